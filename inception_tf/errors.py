@@ -1,0 +1,43 @@
+"""The errors a user can mend, and the exit status each one ends the process with."""
+
+EXIT_USER_ERROR = 2  # configuration or data: starting again without a change fails again
+EXIT_STUCK = 138  # the watchdog: peers lost or no progress; starting again may help
+EXIT_PREEMPTED = 143  # a stop was asked for and the checkpoint is written: start again
+
+
+class UserError(Exception):
+    """Something that the user gave cannot be used; ends the command with status 2.
+
+    Args:
+      rule: what has to hold.
+      received: what was found instead, with its place.
+      remedy: what to do about it.
+    """
+
+    exit_status = EXIT_USER_ERROR
+
+    def __init__(self, rule, *, received=None, remedy=None):
+        parts = [rule]
+        if received is not None:
+            parts.append(f"Received: {received}.")
+        if remedy is not None:
+            parts.append(remedy)
+        super().__init__(" ".join(parts))
+
+
+class ConfigError(UserError):
+    """A configuration that cannot mean what it says."""
+
+
+class DataError(UserError):
+    """Records or images that are missing, damaged or contradict their manifest."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that does not verify or does not fit the run."""
+
+
+class NonFiniteError(UserError):
+    """The reduced loss, gradients or statistics became NaN, Inf or too large."""
+
+    exit_status = 1

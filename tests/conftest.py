@@ -1,0 +1,21 @@
+"""What every test gets: a quiet TensorFlow, one thread per op, and the shared images."""
+
+import os
+import pathlib
+
+import pytest
+
+# Before anything imports TensorFlow. One thread: the test processes share the cores, and the
+# last digits do not depend on the machine's number of cores.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+SHARED_IMAGES = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_images() -> pathlib.Path:
+    """Directory of real test images that stands beside the checkout; skips where it is absent."""
+    if not SHARED_IMAGES.is_dir():
+        pytest.skip(f"needs the test images at {SHARED_IMAGES}")
+    return SHARED_IMAGES

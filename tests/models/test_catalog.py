@@ -1,0 +1,93 @@
+"""What a config's model section builds."""
+
+import dataclasses
+
+import keras
+import pytest
+
+from inception_tf.errors import ConfigError
+from inception_tf.models.catalog import (
+    ModelSpec,
+    build_model,
+    count_multiply_adds,
+    count_parameters,
+    num_outputs,
+    smallest_batch_norm_counts,
+)
+from inception_tf.models.inception_resnet import inception_resnet_v2
+
+SPEC = ModelSpec(
+    input_height_px=75, input_width_px=107, width_multiplier=0.25, block_counts=(1, 1, 1)
+)
+
+
+def test_spec_reaches_the_network():
+    spec = dataclasses.replace(
+        SPEC, aux_head=True, background_class=True, residual_scales=(0.3, 0.2, 0.1),
+        dropout_rate=0.4, batch_norm_epsilon=0.01, precision="mixed_bfloat16", variant="paper",
+    )
+    model = build_model(spec, num_classes=10, num_replicas=20)
+    unit = model.get_layer("Mixed_5a_Branch_0_Conv2d_1a_3x3")
+    assert model.input.shape == (None, 75, 107, 3)
+    assert model.output["logits"].shape == model.output["aux_logits"].shape == (None, 11)
+    assert unit.momentum == pytest.approx(0.99402, abs=5e-6)
+    assert unit.epsilon == 0.01
+    assert unit.compute_dtype == "bfloat16"
+    assert model.get_layer("block17_1").scale == 0.2
+    assert model.get_layer("Dropout_1b").rate == 0.4
+    assert model.input.dtype == "float32"
+
+
+def test_background_class_adds_one_output():
+    assert num_outputs(SPEC, 1000) == 1000
+    assert num_outputs(dataclasses.replace(SPEC, background_class=True), 1000) == 1001
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"name": "inception_resnet_v3"}, "Did you mean 'inception_resnet_v2'"),
+        ({"variant": "papers"}, "Did you mean 'paper'"),
+        ({"precision": "mixed_bfloat"}, "Did you mean 'mixed_bfloat16'"),
+        ({"num_classes": 1000}, "as many classes"),
+        ({"batch_norm_decay": 1.1}, "batch_norm_decay"),
+        ({"input_width_px": 74}, "at least 75 px"),
+    ],
+)
+def test_unusable_specs_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        build_model(dataclasses.replace(SPEC, **changes), num_classes=10)
+
+
+def test_random_state_is_not_counted_as_a_parameter():
+    with_dropout = build_model(SPEC, num_classes=10)
+    without = build_model(dataclasses.replace(SPEC, dropout_rate=0.0), num_classes=10)
+    assert len(with_dropout.variables) == len(without.variables) + 1
+    assert count_parameters(with_dropout) == count_parameters(without)
+
+
+def test_smallest_batch_norm_counts_come_first():
+    model = build_model(dataclasses.replace(SPEC, aux_head=True), num_classes=10)
+    counts = smallest_batch_norm_counts(model)
+    named = dict(counts)
+    assert counts[0][1] == named["AuxLogits_Conv2d_2a_1x1"] == 1
+    assert named["Conv2d_7b_1x1"] == 1 * 2
+    assert named["Conv2d_1a_3x3"] == 37 * 53 == counts[-1][1]
+    assert [count for _, count in counts] == sorted(count for _, count in counts)
+    assert not [name for name in named if name.endswith("block35_1_Conv2d_1x1")]
+
+
+def test_counting_needs_a_fixed_input_size():
+    free = inception_resnet_v2(
+        input_shape=(None, None, 3), width_multiplier=0.25, block_counts=(0, 0, 0)
+    )
+    for count in (smallest_batch_norm_counts, count_multiply_adds):
+        with pytest.raises(ConfigError, match="fixed"):
+            count(free)
+
+
+def test_multiply_adds_of_a_small_model_by_hand():
+    x = keras.Input((8, 8, 3))
+    y = keras.layers.Conv2D(4, (3, 2), strides=2, padding="same")(x)
+    y = keras.layers.Dense(5)(keras.layers.Flatten()(y))
+    assert count_multiply_adds(keras.Model(x, y)) == 3 * 2 * 3 * 4 * 16 + 64 * 5

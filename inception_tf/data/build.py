@@ -1,0 +1,326 @@
+"""Writes records: shards of the released schema, and last the manifest that makes them count.
+
+A build that was killed goes on where it was: a journal beside the shards records every
+finished one. The bytes depend on source, seed and options only, never on the number of
+processes or on interruptions.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import pathlib
+import shutil
+import threading
+from collections.abc import Callable
+from multiprocessing import connection
+
+import google_crc32c
+import numpy as np
+import tensorflow as tf
+
+from inception_tf.data import jpeg
+from inception_tf.data import tfrecord
+from inception_tf.data.directory import MANIFEST_NAME
+from inception_tf.data.directory import open_durable
+from inception_tf.data.directory import save_text
+from inception_tf.data.directory import shard_name
+from inception_tf.data.journal import FinishedShard
+from inception_tf.data.journal import open_journal
+from inception_tf.data.manifest import Manifest
+from inception_tf.data.manifest import ShardEntry
+from inception_tf.data.manifest import read_manifest
+from inception_tf.data.manifest import save_manifest
+from inception_tf.data.sources import SourceImage
+from inception_tf.errors import ConfigError
+from inception_tf.errors import DataError
+
+BAD_IMAGES_NAME = "bad_images.json"
+
+_FORMAT = 1  # of the bytes that a plan leads to: raise it when they change
+_ONE_PROCESS_EXAMPLES = 4000  # below this, starting processes costs more than it saves
+_SPARE_BYTES = 64 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+    """One shard to write: its images in their final order, with their stored labels."""
+
+    file: str
+    split: str
+    images: tuple[SourceImage, ...]
+    labels: tuple[int, ...]
+
+
+def build_records(
+    source,
+    out_dir,
+    *,
+    num_shards=None,
+    label_base: int = 1,
+    seed: int = 0,
+    processes: int | None = None,
+    on_bad_image: str = "raise",
+    report: Callable[[str], None] = lambda line: None,
+) -> Manifest:
+    """The manifest of a source's records, which are complete when this returns.
+
+    Every image is decoded in full. RGB and greyscale JPEGs are stored as they are, others are
+    re-encoded (`jpeg.build_record_image`). Called again with the same arguments it keeps the
+    finished shards whose bytes still match and writes the others.
+
+    Args:
+      source: one of `sources`: list_images(), read(image), kind, name, images_per_shard.
+      out_dir: made if absent; may hold an unfinished build of the same source and options.
+      num_shards: shards by split; None, or a split left out, takes the source's size of shard.
+      label_base: stored label of the first class; 1 leaves 0 to the background, as released.
+      seed: of the order of the images within each split.
+      processes: None takes one for small sources, else one per core.
+      on_bad_image: 'raise', or 'report': images that cannot be decoded are left out and listed
+        in bad_images.json.
+      report: called with one line of progress at a time.
+
+    Raises:
+      ConfigError: an option out of range.
+      DataError: an image that cannot be decoded, a class unknown to the train split, too
+        little space, or a directory that holds other records or is being built.
+    """
+    _check_options(label_base, seed, on_bad_image)
+    out = pathlib.Path(out_dir).expanduser()
+    images = source.list_images()
+    if source.num_ignored:
+        report(f"{source.num_ignored:,} files of the source lie outside <split>/<class>/: ignored")
+    class_names = _class_names(images)
+    shards = _plan_shards(
+        images,
+        class_names,
+        num_shards=dict(num_shards or {}),
+        images_per_shard=source.images_per_shard,
+        label_base=label_base,
+        seed=seed,
+    )
+    plan = {"seed": seed, "on_bad_image": on_bad_image}
+    plan["plan_sha256"] = _fingerprint(shards, source=source, on_bad_image=on_bad_image)
+    out.mkdir(parents=True, exist_ok=True)
+    with open_journal(out, plan) as journal:
+        written = _finish_shards(source, out, shards, journal, processes, on_bad_image, report)
+        if not (out / MANIFEST_NAME).exists():
+            manifest = _build_manifest(shards, written, source, class_names, label_base, plan)
+            if on_bad_image == "report":
+                bad = [image for finished in written for image in finished.bad]
+                save_text(out / BAD_IMAGES_NAME, json.dumps(bad, indent=1) + "\n")
+            save_manifest(out, manifest)
+    return read_manifest(out)
+
+
+def _check_options(label_base, seed, on_bad_image):
+    if label_base not in (0, 1) or not 0 <= seed < 2**32 or on_bad_image not in ("raise", "report"):
+        raise ConfigError(
+            "label_base must be 0 or 1, seed in [0, 2**32), on_bad_image 'raise' or 'report'.",
+            received=f"{label_base}, {seed}, {on_bad_image!r}",
+        )
+
+
+def _finish_shards(source, out, shards, journal, processes, on_bad_image, report):
+    """All shards in order, after writing those that are not there yet.
+
+    A manifest stays only if nothing was missing.
+    """
+    written = journal.read_intact()
+    if written:
+        report(f"{len(written):,} of {len(shards):,} shards are already there")
+    missing = [shard for shard in shards if shard.file not in written]
+    if missing:
+        (out / MANIFEST_NAME).unlink(missing_ok=True)
+        _check_space(out, missing)
+    for finished in _write_shards(source, out, missing, processes, on_bad_image):
+        journal.add(finished)
+        written[finished.entry.file] = finished
+        report(
+            f"{finished.entry.file}: {finished.entry.num_records:,} records,"
+            f" {finished.entry.num_bytes:,} bytes; {len(written):,} of {len(shards):,} shards"
+        )
+    return [written[shard.file] for shard in shards]
+
+
+def _class_names(images):
+    """Sorted classes of the train split; every other split must keep to them."""
+    by_split = collections.defaultdict(set)
+    for image in images:
+        by_split[image.split].add(image.class_name)
+    names = by_split.get("train") or set.union(*by_split.values())
+    for split, found in by_split.items():
+        if found - names:
+            raise DataError(
+                f"Every class of split {split!r} must be one of the train split.",
+                received=", ".join(sorted(found - names)[:5]),
+                remedy="Without training images a class cannot be learned: move or remove it.",
+            )
+    return sorted(names)
+
+
+def _plan_shards(images, class_names, *, num_shards, images_per_shard, label_base, seed):
+    """All shards with their images shuffled within the split, in the order of their names."""
+    label_of = {name: label for label, name in enumerate(class_names, start=label_base)}
+    by_split = collections.defaultdict(list)
+    for image in images:
+        by_split[image.split].append(image)
+    unknown = sorted(set(num_shards) - set(by_split))
+    if unknown:
+        raise ConfigError("Shards can be asked for only where the source has images.",
+                          received=", ".join(unknown),
+                          remedy=f"Its splits: {', '.join(sorted(by_split))}.")  # fmt: skip
+    shards = []
+    for split, members in sorted(by_split.items()):
+        count = num_shards.get(split, -(-len(members) // images_per_shard))
+        if not 1 <= count <= min(len(members), 99_999):
+            raise ConfigError(
+                f"Split {split!r} must have 1 to {len(members):,} shards, one image or more each.",
+                received=count,
+            )
+        # RandomState's stream is frozen for good (NEP 19); Generator's is not.
+        order = np.random.RandomState(seed).permutation(len(members))
+        bounds = np.linspace(0, len(members), count + 1).astype(int)
+        for number in range(count):
+            chosen = [members[place] for place in order[bounds[number] : bounds[number + 1]]]
+            shards.append(
+                _Shard(
+                    file=shard_name(split, number, count),
+                    split=split,
+                    images=tuple(chosen),
+                    labels=tuple(label_of[image.class_name] for image in chosen),
+                )
+            )
+    return shards
+
+
+def _fingerprint(shards, *, source, on_bad_image):
+    """Hash of everything that decides the bytes, contents of the source's files excepted."""
+    digest = hashlib.sha256(f"{_FORMAT} {source.kind} {on_bad_image}".encode())
+    for shard in shards:
+        digest.update(shard.file.encode())
+        for image, label in zip(shard.images, shard.labels):
+            line = f"\n{label} {image.class_name}/{image.filename} {image.num_bytes}"
+            digest.update(line.encode())
+    return digest.hexdigest()
+
+
+def _check_space(out, shards):
+    needed = sum(image.num_bytes for shard in shards for image in shard.images)
+    needed = int(needed * 1.1) + _SPARE_BYTES
+    free = shutil.disk_usage(out).free
+    if shards and free < needed:
+        raise DataError(
+            "The records need free space before the build starts.",
+            received=f"{free:,} bytes free on {out}, about {needed:,} needed",
+            remedy="Make space or give another --out.",
+        )
+
+
+def _write_shards(source, out, shards, processes, on_bad_image):
+    """Yields every shard when it is on the disk; the order may vary, the bytes do not."""
+    if processes is None:
+        num_images = sum(len(shard.images) for shard in shards)
+        processes = 1 if num_images < _ONE_PROCESS_EXAMPLES else os.cpu_count()
+    processes = min(processes, len(shards))
+    if processes <= 1:
+        for shard in shards:
+            yield _write_shard(source, out, shard, on_bad_image)
+        return
+    pool = concurrent.futures.ProcessPoolExecutor(
+        processes,
+        mp_context=multiprocessing.get_context("spawn"),  # TensorFlow does not survive a fork
+        initializer=_start_worker,
+    )
+    try:
+        futures = [pool.submit(_write_shard, source, out, shard, on_bad_image) for shard in shards]
+        for future in concurrent.futures.as_completed(futures):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker():
+    """Keeps a worker off the GPUs, on one core, and from outliving its builder."""
+    tf.config.set_visible_devices([], "GPU")
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+    def follow():  # a killed builder cannot stop its workers: they hold both ends of its pipes
+        connection.wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _write_shard(source, out, shard, on_bad_image):
+    """Writes one shard and returns its line of the journal."""
+    num_records = num_bytes = crc = 0
+    changes, bad = collections.Counter(), []
+    with open_durable(out, shard.file) as stream:
+        for image, label in zip(shard.images, shard.labels):
+            try:
+                stored = jpeg.build_record_image(source.read(image))
+            except jpeg.BadImage as fault:
+                if on_bad_image == "raise":
+                    raise DataError(
+                        "Every image of a source must decode in full.",
+                        received=f"{fault}, in {image.where} of {source.name}",
+                        remedy="Repair or remove it, or leave out and list such images with"
+                        " --on_bad_image report.",
+                    ) from None
+                bad.append({"split": image.split, "class": image.class_name,
+                            "file": str(image.where), "reason": str(fault)})  # fmt: skip
+                continue
+            frame = tfrecord.build_frame(_build_payload(image, label, stored))
+            stream.write(frame)
+            crc = google_crc32c.extend(crc, frame)
+            num_bytes += len(frame)
+            num_records += 1
+            changes[stored.change] += 1
+    entry = ShardEntry(shard.file, num_records, num_bytes, crc)
+    return FinishedShard(entry, dict(sorted(changes.items())), tuple(bad))
+
+
+def _build_payload(image, label, stored):
+    record = tfrecord.Record(
+        jpeg=stored.jpeg,
+        label=label,
+        synset=image.class_name,
+        filename=image.filename,
+        height_px=stored.height_px,
+        width_px=stored.width_px,
+    )
+    return tfrecord.build_example(record, text=image.class_name)
+
+
+def _build_manifest(shards, written, source, class_names, label_base, plan):
+    splits = collections.defaultdict(list)
+    counts = collections.defaultdict(lambda: [0] * len(class_names))
+    changes = collections.Counter()
+    for shard, finished in zip(shards, written, strict=True):
+        splits[shard.split].append(finished.entry)
+        changes.update(finished.changes)
+        for label in shard.labels:
+            counts[shard.split][label - label_base] += 1
+        for image in finished.bad:
+            counts[shard.split][class_names.index(image["class"])] -= 1
+    return Manifest(
+        label_base=label_base,
+        num_classes=len(class_names),
+        class_names=tuple(class_names),
+        splits={split: tuple(entries) for split, entries in splits.items()},
+        class_counts={split: tuple(values) for split, values in counts.items()},
+        source={
+            "kind": source.kind,
+            "name": source.name,
+            "num_images": sum(len(shard.images) for shard in shards),
+            "num_trimmed": changes["trimmed"],
+            "num_reencoded": changes["re-encoded"],
+            "num_left_out": sum(len(finished.bad) for finished in written),
+        },
+        options=plan,
+    )

@@ -1,0 +1,100 @@
+"""The files of a data directory: their names, and writing them whole or not at all."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import re
+
+from inception_tf.errors import DataError
+
+MANIFEST_NAME = "manifest.json"
+JOURNAL_NAME = "build_journal.jsonl"  # of the builder; without a manifest: not finished
+
+_SHARD_NAME = re.compile(r"(?P<split>[^/.][^/]*)-(?P<number>\d{5})-of-(?P<count>\d{5})")
+
+
+def shard_name(split: str, number: int, count: int) -> str:
+    """File name of shard `number` of `count`, as in the released ImageNet records."""
+    return f"{split}-{number:05d}-of-{count:05d}"
+
+
+def list_shards(data_dir) -> dict[str, tuple[str, ...]]:
+    """Shard files by split, from their names, relative to the data directory.
+
+    A split's shards lie in the directory itself or in a folder of the split's name.
+
+    Raises:
+      DataError: a shard of a numbered series is missing, or two series are mixed.
+    """
+    root = pathlib.Path(data_dir)
+    if not root.is_dir():
+        return {}
+    found = {}
+    for path in sorted([*root.glob("*-of-*"), *root.glob("*/*-of-*")]):
+        match = _SHARD_NAME.fullmatch(path.name)
+        if match and path.parent in (root, root / match["split"]) and path.is_file():
+            series = found.setdefault(match["split"], {}).setdefault(int(match["count"]), {})
+            series.setdefault(int(match["number"]), path.relative_to(root).as_posix())
+    shards = {}
+    for split, by_count in found.items():
+        if len(by_count) > 1:
+            raise DataError(
+                f"The shards of split {split!r} must be one numbered series.",
+                received=f"series of {' and of '.join(map(str, sorted(by_count)))} in {root}",
+                remedy="Remove the series that does not belong there.",
+            )
+        ((count, series),) = by_count.items()
+        absent = [number for number in range(count) if number not in series]
+        if absent:
+            raise DataError(
+                f"All {count:,} shards of split {split!r} must be there.",
+                received=f"{len(absent):,} missing in {root}, the first"
+                f" {shard_name(split, absent[0], count)}",
+                remedy="Copy the missing shards or build the records again.",
+            )
+        shards[split] = tuple(series[number] for number in range(count))
+    return shards
+
+
+@contextlib.contextmanager
+def open_durable(directory: pathlib.Path, file: str):
+    """A binary file to write that has its name only once all of its bytes are on the disk.
+
+    One writer at a time: the hidden file that a killed one leaves behind is written over.
+
+    Raises:
+      DataError: the disk is full.
+    """
+    temporary = directory / f".{file}.tmp"
+    try:
+        with open(temporary, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(
+                "Records need more space on the disk.",
+                received=f"{directory} is full",
+                remedy="Make space and give the same command again.",
+            ) from None
+        raise
+    os.replace(temporary, directory / file)
+    sync_directory(directory)
+
+
+def save_text(path: pathlib.Path, text: str) -> None:
+    """Writes a text file whole or not at all, and on the disk when this returns."""
+    with open_durable(path.parent, path.name) as stream:
+        stream.write(text.encode())
+
+
+def sync_directory(directory) -> None:
+    """Makes renames inside a directory survive a power cut."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

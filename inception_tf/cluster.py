@@ -1,0 +1,288 @@
+"""Who am I, which devices, and which declared replica runs where.
+
+The only reader of TF_CONFIG and of the machine's devices; TensorFlow is configured here, once, at
+the start of the road.
+"""
+
+import ctypes
+import dataclasses
+import json
+import os
+import pathlib
+
+import tensorflow as tf
+
+from inception_tf.errors import ConfigError
+
+# What tensorflow[and-cuda] 2.21 opens at start.
+_CUDA_LIBRARIES = (
+    "libcuda.so.1",
+    "libcudart.so.12",
+    "libcublas.so.12",
+    "libcufft.so.11",
+    "libcusolver.so.11",
+    "libcusparse.so.12",
+    "libcudnn.so.9",
+    "libnccl.so.2",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClusterSpec:
+    """The hardware to use (gin section `cluster`; operation, never recipe).
+
+    Attributes:
+      device: 'auto' (GPUs where TensorFlow has them, else the CPU), 'cpu' or 'gpu'.
+      devices_per_worker: local devices; None takes every GPU, or one CPU device. Several CPU
+        devices are logical ones that share the cores.
+      intra_op_threads: threads of one op in this process; None takes every core, and a resumed run
+        takes what it had. Another count rounds differently from the first step on.
+      deterministic: deterministic kernels, so that a run repeats its bits.
+      tf32: let NVIDIA tensor cores round float32 products to 10 bits.
+    """
+
+    device: str = "auto"
+    devices_per_worker: int | None = None
+    intra_op_threads: int | None = None
+    deterministic: bool = True
+    tf32: bool = False
+
+    def __post_init__(self):
+        if self.device not in ("auto", "cpu", "gpu"):
+            raise ConfigError(
+                "cluster.device must be 'auto', 'cpu' or 'gpu'.", received=repr(self.device)
+            )
+        for name in ("devices_per_worker", "intra_op_threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"cluster.{name} must be at least 1.", received=value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """Which declared replica runs on which physical replica: r, r + R, r + 2R, ...
+
+    Attributes:
+      num_replicas: declared replicas N.
+      replica_batch: images n of one declared replica per step.
+      num_physical: physical replicas R over all workers, at most N.
+      first_local: id of this worker's first physical replica.
+      num_local: this worker's physical replicas.
+    """
+
+    num_replicas: int
+    replica_batch: int
+    num_physical: int = 1
+    first_local: int = 0
+    num_local: int = 1
+
+    def __post_init__(self):
+        for name in ("num_replicas", "replica_batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training.{name} must be at least 1.", received=getattr(self, name))
+        if self.num_physical > self.num_replicas:
+            raise ConfigError(
+                "There cannot be more devices than declared replicas.",
+                received=f"{self.num_physical} devices for {self.num_replicas} declared replicas",
+                remedy=f"Set cluster.devices_per_worker so that at most {self.num_replicas} devices "
+                "take part, or declare more replicas of fewer images (training.num_replicas, "
+                "training.replica_batch): that changes the recipe.",
+            )
+
+    @property
+    def global_batch(self) -> int:
+        """Images per step, over all workers."""
+        return self.num_replicas * self.replica_batch
+
+    @property
+    def rounds(self) -> int:
+        """Declared replicas of the busiest physical replica."""
+        return -(-self.num_replicas // self.num_physical)
+
+    def declared_of(self, physical: int) -> range:
+        """The declared replicas of one physical replica, in the order it runs them."""
+        return range(physical, self.num_replicas, self.num_physical)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """This process's place among the workers, and its devices.
+
+    Attributes:
+      strategy: MirroredStrategy for one worker, MultiWorkerMirroredStrategy for several.
+      device_kind: 'CPU' or 'GPU'.
+      num_workers, worker_index: worker 0 is the chief, which alone writes files.
+      num_local: physical replicas of this worker.
+      intra_op_threads: threads of one op in this process.
+      deterministic: whether kernels are deterministic.
+    """
+
+    strategy: tf.distribute.Strategy
+    device_kind: str
+    num_workers: int
+    worker_index: int
+    num_local: int
+    intra_op_threads: int
+    deterministic: bool
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this worker writes the files of the run."""
+        return self.worker_index == 0
+
+    @property
+    def num_physical(self) -> int:
+        """Physical replicas over all workers."""
+        return self.strategy.num_replicas_in_sync
+
+    def assign(self, *, num_replicas, replica_batch) -> Assignment:
+        """Which declared replicas run on this worker's devices.
+
+        Raises:
+          ConfigError: more devices than declared replicas.
+        """
+        return Assignment(
+            num_replicas=num_replicas,
+            replica_batch=replica_batch,
+            num_physical=self.num_physical,
+            first_local=self.worker_index * self.num_local,
+            num_local=self.num_local,
+        )
+
+
+def join(spec: ClusterSpec) -> Cluster:
+    """Configures TensorFlow, reads TF_CONFIG and builds the strategy.
+
+    Call once per process and before any other use of TensorFlow: threads, memory growth and
+    determinism cannot be changed later.
+
+    Raises:
+      ConfigError: TF_CONFIG is not usable, or the device that was asked for is not there.
+    """
+    workers, worker_index = _read_tf_config()
+    kind = _device_kind(spec)
+    threads = spec.intra_op_threads or os.cpu_count()
+    _configure_tensorflow(spec, kind=kind, threads=threads)
+    if len(workers) > 1:
+        if kind == "CPU" and (spec.devices_per_worker or 1) > 1:
+            raise ConfigError(
+                "Several workers on CPUs have one device each.",
+                received=f"cluster.devices_per_worker = {spec.devices_per_worker}",
+                remedy="Start more workers instead.",
+            )
+        # Connects to the others and waits for the last of them.
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        num_local = strategy.num_replicas_in_sync // len(workers)
+    else:
+        devices = _local_devices(spec, kind)
+        strategy, num_local = tf.distribute.MirroredStrategy(devices), len(devices)
+    return Cluster(
+        strategy=strategy,
+        device_kind=kind,
+        num_workers=len(workers),
+        worker_index=worker_index,
+        num_local=num_local,
+        intra_op_threads=threads,
+        deterministic=spec.deterministic,
+    )
+
+
+def _read_tf_config():
+    """Addresses of the workers, chief first, and this process's index among them."""
+    text = os.environ.get("TF_CONFIG")
+    if text is None:
+        return ["localhost"], 0
+    remedy = (
+        'Give {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, '
+        "or unset TF_CONFIG to run as one worker."
+    )
+    try:
+        config = json.loads(text)
+        cluster, task = config["cluster"], config["task"]
+        chiefs, workers = cluster.get("chief", []), cluster.get("worker", [])
+        if not isinstance(chiefs, list) or not isinstance(workers, list):
+            raise TypeError("addresses that are no list")
+        index = int(task["index"])
+        kind = str(task["type"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"TF_CONFIG must name the cluster and this task ({type(error).__name__}: {error}).",
+            received=repr(text),
+            remedy=remedy,
+        ) from error
+    same_kind = {"chief": chiefs, "worker": workers}.get(kind)
+    if same_kind is None or not 0 <= index < len(same_kind) or set(cluster) - {"chief", "worker"}:
+        raise ConfigError(
+            "TF_CONFIG must hold only chief and worker tasks, and this task among them.",
+            received=repr(text),
+            remedy=remedy,
+        )
+    if len(set(chiefs + workers)) != len(chiefs + workers):
+        raise ConfigError("TF_CONFIG names an address twice.", received=repr(text), remedy=remedy)
+    return chiefs + workers, index + (len(chiefs) if kind == "worker" else 0)
+
+
+def _device_kind(spec):
+    gpus = tf.config.list_physical_devices("GPU")
+    if spec.device == "cpu" or (spec.device == "auto" and not gpus and not _has_nvidia_device()):
+        return "CPU"
+    if gpus:
+        return "GPU"
+    missing = [name for name in _CUDA_LIBRARIES if not _can_open(name)]
+    raise ConfigError(
+        "TensorFlow must be able to open the NVIDIA device of this machine."
+        if _has_nvidia_device()
+        else "cluster.device 'gpu' needs a GPU.",
+        received=f"no usable GPU; libraries that cannot be opened: {', '.join(missing) or 'none'}",
+        remedy="Install the extra: pip install -e '.[gpu]' (tensorflow[and-cuda]), or run with "
+        "--device=cpu.",
+    )
+
+
+def _has_nvidia_device():
+    return any(pathlib.Path("/proc/driver/nvidia/gpus").glob("*"))
+
+
+def _can_open(library):
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _configure_tensorflow(spec, *, kind, threads):
+    # Each of these calls is allowed again in a process that has already made it.
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        if kind == "CPU":
+            tf.config.set_visible_devices([], "GPU")
+            if (spec.devices_per_worker or 1) > 1:
+                tf.config.set_logical_device_configuration(
+                    tf.config.list_physical_devices("CPU")[0],
+                    [tf.config.LogicalDeviceConfiguration()] * spec.devices_per_worker,
+                )
+        else:
+            gpus = tf.config.list_physical_devices("GPU")
+            tf.config.set_visible_devices(gpus[: spec.devices_per_worker], "GPU")
+            for gpu in gpus:
+                tf.config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"TensorFlow must not have been used before a run starts ({error}).",
+            remedy="Start the run in a fresh process.",
+        ) from error
+    tf.config.experimental.enable_tensor_float_32_execution(spec.tf32)
+    if spec.deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def _local_devices(spec, kind):
+    devices = [device.name for device in tf.config.list_logical_devices(kind)]
+    count = spec.devices_per_worker or (1 if kind == "CPU" else len(devices))
+    if count > len(devices):
+        raise ConfigError(
+            "cluster.devices_per_worker cannot exceed the devices of this machine.",
+            received=f"{count} of {len(devices)} {kind} devices",
+        )
+    return [name.replace("/device:", "") for name in devices[:count]]

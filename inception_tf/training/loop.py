@@ -1,0 +1,220 @@
+"""The host's side of training: which step comes next, and what happens between two loops.
+
+The device runs up to `steps_per_loop` steps at a time. A loop ends early where something is due:
+a log row, a checkpoint, an evaluation, an end of profiling. Whether to stop, and whether the chief's
+clock asks for a checkpoint, reaches every worker with the step's all-reduce, so that all of them do
+the same thing after the same step.
+"""
+
+import dataclasses
+import fractions
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from inception_tf.errors import ConfigError, NonFiniteError
+
+# Positions of the flags that a host passes to its steps.
+SAVE_FLAG, STOP_FLAG = 0, 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cadence:
+    """After which steps something is due; pure arithmetic on the step number.
+
+    Attributes:
+      total_steps: length of the run.
+      num_examples, global_batch: an epoch is num_examples / global_batch steps, not rounded.
+      log_every_steps: a row of metrics.
+      save_every_steps: a checkpoint, or None.
+      evaluate_every_epochs: an evaluation after the first step at or past each multiple; None
+        evaluates only at the end.
+      profile_steps: (first, last) steps to trace, or None.
+    """
+
+    total_steps: int
+    num_examples: int
+    global_batch: int
+    log_every_steps: int
+    save_every_steps: int | None = None
+    evaluate_every_epochs: float | None = None
+    profile_steps: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        if self.log_every_steps < 1:
+            raise ConfigError("logging.every_steps must be at least 1.", received=self.log_every_steps)
+        if self.save_every_steps is not None and self.save_every_steps < 1:
+            raise ConfigError(
+                "checkpoints.every_steps must be at least 1.", received=self.save_every_steps
+            )
+        if self.evaluate_every_epochs is not None and self.evaluate_every_epochs <= 0:
+            raise ConfigError(
+                "evaluation.every_epochs must be above 0.", received=self.evaluate_every_epochs
+            )
+
+    def _evaluations(self, step):
+        """Multiples of `evaluate_every_epochs` that `step` steps have completed."""
+        if self.evaluate_every_epochs is None:
+            return 0
+        epochs = fractions.Fraction(step * self.global_batch, self.num_examples)
+        return math.floor(epochs / fractions.Fraction(str(self.evaluate_every_epochs)))
+
+    def logs(self, step):
+        """Whether a row of metrics is due after `step` steps."""
+        return step % self.log_every_steps == 0 or step == self.total_steps
+
+    def saves(self, step):
+        """Whether a checkpoint is due after `step` steps, whatever the clock says."""
+        if step == self.total_steps or self.evaluates(step):
+            return True
+        return self.save_every_steps is not None and step % self.save_every_steps == 0
+
+    def evaluates(self, step):
+        """Whether an evaluation is due after `step` steps."""
+        return step == self.total_steps or self._evaluations(step) > self._evaluations(step - 1)
+
+    def traces(self, step):
+        """Whether the step after `step` steps is traced."""
+        return self.profile_steps is not None and (
+            self.profile_steps[0] <= step < self.profile_steps[1]
+        )
+
+    def next_stop(self, step):
+        """The first step after `step` at which a loop has to end."""
+        stops = [self.total_steps, (step // self.log_every_steps + 1) * self.log_every_steps]
+        if self.save_every_steps is not None:
+            stops.append((step // self.save_every_steps + 1) * self.save_every_steps)
+        if self.evaluate_every_epochs is not None:
+            epochs = (self._evaluations(step) + 1) * fractions.Fraction(
+                str(self.evaluate_every_epochs)
+            )
+            stops.append(math.ceil(epochs * self.num_examples / self.global_batch))
+        if self.profile_steps is not None:
+            stops += [edge for edge in self.profile_steps if edge > step]
+        return min(stops)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Times since the last row of metrics, on this host."""
+
+    num_steps: int
+    secs: float
+    data_wait_secs: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What the loop calls between two device loops, always in this order.
+
+    Attributes:
+      started: (step, secs) once, after the second loop of this process: its secs per step, tracing
+        left out.
+      progress: (step, outputs, interval) after every loop.
+      log: (step, outputs, interval) where a row of metrics is due.
+      evaluate: (step) where an evaluation is due.
+      save: (step) where a checkpoint is due, for any reason.
+      profile: (is_start) at the edges of the traced steps.
+      save_is_due: () whether the chief's clock asks for a checkpoint; False on other workers.
+      stop_is_due: () whether this process was asked to stop.
+      clock: () seconds.
+      last_checkpoint: () text that names the last good checkpoint.
+    """
+
+    started: Callable
+    progress: Callable
+    log: Callable
+    evaluate: Callable
+    save: Callable
+    profile: Callable
+    save_is_due: Callable
+    stop_is_due: Callable
+    clock: Callable
+    last_checkpoint: Callable
+
+
+def train(train_step, iterator, *, start_step, steps_per_loop, cadence, hooks):
+    """Runs the steps from `start_step` to the end of the run or until asked to stop.
+
+    Args:
+      train_step: a TrainStep.
+      iterator: distributed iterator whose next batch is that of `start_step`.
+      start_step: batches consumed so far.
+      steps_per_loop: most steps on the device between two looks of the host.
+      cadence: a Cadence.
+      hooks: a Hooks.
+
+    Returns:
+      The step after which training ended: cadence.total_steps, or less after a stop.
+
+    Raises:
+      NonFiniteError: the reduced loss, gradients or statistics were not finite or too large.
+    """
+    if steps_per_loop < 1:
+        raise ConfigError("training.steps_per_loop must be at least 1.", received=steps_per_loop)
+    step, loops, is_traced = start_step, 0, False
+    interval = Interval(num_steps=0, secs=0.0, data_wait_secs=0.0)
+    while step < cadence.total_steps:
+        if cadence.traces(step) is not is_traced:
+            is_traced = not is_traced
+            hooks.profile(is_traced)
+        size = min(steps_per_loop, cadence.next_stop(step) - step)
+        began = hooks.clock()
+        outputs, waited = _run_loop(train_step, iterator, size, steps_per_loop, hooks)
+        secs = hooks.clock() - began
+        step, loops = step + size, loops + 1
+        _check_finite(outputs, hooks)
+        if loops == 2:
+            hooks.started(step, secs / size)
+        interval = Interval(
+            num_steps=interval.num_steps + size,
+            secs=interval.secs + secs,
+            data_wait_secs=interval.data_wait_secs + waited,
+        )
+        hooks.progress(step, outputs, interval)
+        if cadence.logs(step):
+            hooks.log(step, outputs, interval)
+            interval = Interval(num_steps=0, secs=0.0, data_wait_secs=0.0)
+        if cadence.evaluates(step):
+            hooks.evaluate(step)
+        save, stop = (flag > 0 for flag in outputs["host_flags"].numpy())
+        if save or stop or cadence.saves(step):
+            hooks.save(step)
+        if stop:
+            break
+    if is_traced:
+        hooks.profile(False)
+    return step
+
+
+def _run_loop(train_step, iterator, size, steps_per_loop, hooks):
+    """One device loop: its outputs and the seconds it waited for batches."""
+    flags = tf.constant([int(hooks.save_is_due()), int(hooks.stop_is_due())], tf.int64)
+    if steps_per_loop > 1:
+        outputs = train_step.run(iterator, tf.constant(size, tf.int64), flags)
+        outputs["host_flags"].numpy()
+        return outputs, float(outputs["data_wait_secs"])
+    asked = hooks.clock()
+    batch = next(iterator)
+    waited = hooks.clock() - asked
+    outputs = train_step.run_one(batch, flags)
+    outputs["host_flags"].numpy()  # the step has ended before its time is taken
+    return outputs, waited
+
+
+def _check_finite(outputs, hooks):
+    failed_step = int(outputs["failed_step"])
+    if failed_step < 0:
+        return
+    what = "not finite" if int(outputs["non_finite"]) or not int(outputs["too_large"]) else (
+        "too large for exact sums"
+    )
+    raise NonFiniteError(
+        f"The loss, gradients and statistics of every step must be finite; at step {failed_step:,} "
+        f"they were {what}. No update was applied from that step on.",
+        received=f"loss {float(outputs['data_loss_nats'])}, "
+        f"gradient norm {float(outputs['gradient_norm'])}",
+        remedy=f"{hooks.last_checkpoint()} Start again from there with a lower learning rate, or "
+        "look at that step's images.",
+    )

@@ -1,0 +1,335 @@
+"""One optimizer step over the declared replicas.
+
+The recipe speaks of N declared replicas of n images each; the hardware gives R <= N devices. Device
+r works through the declared replicas r, r + R, ... in a `tf.while_loop`, adds up what each
+contributes, and one all-reduce gives every device the sums over all N. From there on each device
+does the same update of its own copy of the variables.
+"""
+
+import zlib
+
+import tensorflow as tf
+
+from inception_tf.training import objective as objectives
+from inception_tf.training.averaging import apply_average, decay_at
+from inception_tf.training.optimizer import clip_scale
+from inception_tf.training.recipe import LossScale, StepRecipe
+from inception_tf.training.reduction import (
+    GRADIENT_BITS,
+    METRIC_BITS,
+    STATISTIC_BITS,
+    Reduction,
+    from_grid,
+    to_grid,
+)
+from inception_tf.training.state import is_dropout_seed
+
+
+# What `TrainStep` returns, equal on every device and worker.
+_OUTPUTS = {
+    "data_loss_nats": tf.float32,  # mean over the global batch of the last step
+    "l2_loss_nats": tf.float32,
+    "accuracy": tf.float32,  # share of its images whose largest logit is their label
+    "gradient_norm": tf.float32,  # global norm of the reduced gradient with L2, before the clip
+    "learning_rate": tf.float32,
+    "non_finite": tf.int64,  # declared replicas with a NaN or Inf
+    "too_large": tf.int64,  # declared replicas with a value that the sums could not hold
+    "failed_step": tf.int64,  # the first step that could not be applied, else -1
+    "host_flags": tf.int64,  # [F], sums over the workers of what each host passed in
+}
+_NUM_METRICS = 4  # data loss, correct images, non-finite replicas, too large replicas
+
+
+class TrainStep:
+    """Runs optimizer steps on a strategy; the only place that writes the run's variables."""
+
+    def __init__(self, strategy, state, recipe, *, clock):
+        """Args: clock, a function without arguments that returns seconds (for the data wait)."""
+        self._clock = clock
+        self.strategy = strategy
+        self.state = state
+        self.recipe = recipe
+        self.reduction = Reduction(
+            kind=recipe.reduction, num_replicas=recipe.assignment.num_replicas
+        )
+        self._micro_batch = tf.function(
+            self._forward_backward, jit_compile=recipe.jit_compile or None
+        )
+        if not recipe.jit_compile:
+            self._micro_batch = self._forward_backward
+        self._statistic_paths = {variable.path for variable in state.statistics}
+
+    @tf.function
+    def run(self, iterator, num_steps, host_flags):
+        """Runs `num_steps` steps on the device without the host.
+
+        From the first step with a non-finite or too large value on no update is applied.
+
+        Args:
+          iterator: distributed iterator of `{'images', 'labels'}` (data/pipeline.py).
+          num_steps: int64 scalar tensor, at least 1.
+          host_flags: int64 [F] of this worker's host; summed over the workers.
+
+        Returns:
+          dict as `_OUTPUTS`, and 'data_wait_secs', float64: this worker's wait for batches.
+        """
+        outputs = {name: tf.zeros([], dtype) for name, dtype in _OUTPUTS.items()}
+        outputs["host_flags"] = tf.zeros_like(host_flags)
+        outputs["failed_step"] = tf.constant(-1, tf.int64)
+        waited = tf.constant(0.0, tf.float64)
+        for _ in tf.range(num_steps):
+            asked = self._now()
+            with tf.control_dependencies([asked]):
+                batch = next(iterator)
+            with tf.control_dependencies(self._local_labels(batch)):
+                waited += self._now() - asked
+            has_failed = outputs["failed_step"] >= 0
+            new = self._on_replicas(batch, outputs["failed_step"], host_flags)
+            # The outputs of the failed step stay: the error tells what was wrong with them.
+            outputs = {name: tf.where(has_failed, outputs[name], new[name]) for name in outputs}
+        return {**outputs, "data_wait_secs": waited}
+
+    @tf.function
+    def run_one(self, batch, host_flags):
+        """One step on a batch that the host has fetched; a dict as `_OUTPUTS`."""
+        return self._on_replicas(batch, tf.constant(-1, tf.int64), host_flags)
+
+    def _now(self):
+        # tf.timestamp is refused under op determinism.
+        now = tf.numpy_function(self._clock, [], tf.float64)
+        return tf.ensure_shape(now, [])
+
+    def _local_labels(self, batch):
+        return self.strategy.experimental_local_results(batch["labels"])
+
+    def _on_replicas(self, batch, failed_step, host_flags):
+        outputs = self.strategy.run(self._replica_step, args=(batch, failed_step, host_flags))
+        return {
+            name: self.strategy.experimental_local_results(value)[0]
+            for name, value in outputs.items()
+        }
+
+    def _replica_step(self, batch, failed_step, host_flags):
+        """One step on this device (replica context)."""
+        context = tf.distribute.get_replica_context()
+        step = tf.identity(self.state.scalars["step"])
+        sums, counted = self._sum_declared_replicas(context, batch, step)
+        # Only the first local device speaks for its host.
+        first = context.replica_id_in_sync_group == self.recipe.assignment.first_local
+        counted = tf.concat([counted, tf.where(first, host_flags, 0)], axis=0)
+        sums, counted = self.reduction.all_reduce(context, sums, counted)
+
+        num_trained = len(self.state.trained)
+        gradients = [self.reduction.mean(total, GRADIENT_BITS) for total in sums[:num_trained]]
+        statistics = [self.reduction.mean(total, STATISTIC_BITS) for total in sums[num_trained:]]
+        gradients, l2_loss = self._add_l2(gradients)
+        norm = tf.linalg.global_norm(gradients)
+        metrics = self._metrics(counted, step, l2_loss, norm)
+        failed_step = self._apply(step, gradients, statistics, norm, metrics, failed_step)
+        return {**metrics, "failed_step": failed_step}
+
+    # -- the declared replicas ---------------------------------------------------------------
+
+    def _sum_declared_replicas(self, context, batch, step):
+        """Sums of what this device's declared replicas contribute."""
+        assignment = self.recipe.assignment
+        physical = tf.get_static_value(context.replica_id_in_sync_group)
+        count = len(assignment.declared_of(physical))
+
+        def contribute(round_index):
+            declared = physical + round_index * assignment.num_physical
+            return self._contribution(
+                batch["images"][round_index], batch["labels"][round_index], step, declared
+            )
+
+        if assignment.num_replicas == 1:
+            return contribute(tf.constant(0))
+
+        # A loop even for one round: an unrolled body may be optimised into other roundings.
+        def body(round_index, sums, counted):
+            new_sums, new_counted = contribute(round_index)
+            sums = [total + new for total, new in zip(sums, new_sums)]
+            return round_index + 1, sums, counted + new_counted
+
+        carried = self.reduction.carried_dtype
+        zeros = [
+            tf.zeros(variable.shape, carried)
+            for variable in [item.variable for item in self.state.trained] + self.state.statistics
+        ]
+        _, sums, counted = tf.while_loop(
+            lambda round_index, *_: round_index < count,
+            body,
+            (tf.constant(0), zeros, tf.zeros([_NUM_METRICS], tf.int64)),
+            parallel_iterations=1,
+        )
+        return sums, counted
+
+    def _contribution(self, images, labels, step, declared):
+        """What one declared replica adds: gradients, statistics, metrics, all as carried."""
+        scale = self._loss_scale()
+        loss, gradients, statistics, num_correct = self._micro_batch(
+            images, labels, step, declared, scale
+        )
+        finite, within = [tf.math.is_finite(loss)], [tf.abs(loss) < self.reduction.limit(METRIC_BITS)]
+        for gradient in gradients:
+            # The norm is one pass over the values, and bounds each of them.
+            size = tf.sqrt(2.0 * tf.nn.l2_loss(gradient))
+            finite.append(tf.math.is_finite(size))
+            within.append(size < self.reduction.limit(GRADIENT_BITS))
+        for statistic in statistics:
+            size = tf.reduce_max(tf.abs(statistic))
+            finite.append(tf.math.is_finite(size))
+            within.append(size < self.reduction.limit(STATISTIC_BITS))
+        is_finite, is_within = tf.reduce_all(finite), tf.reduce_all(within)
+        counted = tf.stack(
+            [
+                to_grid(loss, METRIC_BITS),
+                num_correct,
+                tf.cast(~is_finite, tf.int64),
+                tf.cast(is_finite & ~is_within, tf.int64),
+            ]
+        )
+        sums = [self.reduction.contribution(value, GRADIENT_BITS) for value in gradients]
+        sums += [self.reduction.contribution(value, STATISTIC_BITS) for value in statistics]
+        return sums, counted
+
+    def _forward_backward(self, images, labels, step, declared, scale):
+        """Loss, gradients and new moving statistics of one declared replica."""
+        model, recipe = self.state.model, self.recipe
+        trainable = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
+        fixed = [self._fixed_value(v, step, declared) for v in model.non_trainable_variables]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(trainable)
+            outputs, new_fixed = model.stateless_call(trainable, fixed, images, training=True)
+            outputs = objectives.named_outputs(outputs)
+            loss = objectives.data_loss(
+                outputs,
+                labels,
+                weights=recipe.output_weights,
+                smoothing=recipe.label_smoothing,
+                prior=recipe.smoothing_prior,
+            )
+            scaled = loss * scale
+        gradients = tape.gradient(scaled, trainable, unconnected_gradients="zero")
+        gradients = [tf.cast(gradient, tf.float32) / scale for gradient in gradients]
+        statistics = [
+            tf.cast(value, tf.float32)
+            for variable, value in zip(model.non_trainable_variables, new_fixed)
+            if variable.path in self._statistic_paths
+        ]
+        predicted = tf.argmax(outputs["logits"], axis=-1, output_type=labels.dtype)
+        num_correct = tf.math.count_nonzero(predicted == labels)
+        return loss, gradients, statistics, num_correct
+
+    def _fixed_value(self, variable, step, declared):
+        """A non-trainable variable's value, or a dropout layer's key for this replica and step."""
+        if not is_dropout_seed(variable):
+            return tf.convert_to_tensor(variable.value)
+        layer = zlib.crc32(variable.path.encode())
+        key = tf.constant([self.recipe.seed, layer], tf.int64)
+        key = tf.random.fold_in(key, step)
+        return tf.random.fold_in(key, tf.cast(declared, tf.int64))
+
+    # -- the update ----------------------------------------------------------------------------
+
+    def _loss_scale(self):
+        if self.recipe.loss_scale is None:
+            return tf.constant(1.0)
+        return tf.identity(self.state.scalars["loss_scale"])
+
+    def _add_l2(self, gradients):
+        """Adds L2 once, to the mean over the declared replicas; returns the L2 loss too."""
+        l2_loss = tf.constant(0.0)
+        with_l2 = []
+        for item, gradient in zip(self.state.trained, gradients):
+            if item.l2:
+                weight = tf.convert_to_tensor(item.variable.value)
+                gradient += item.l2 * weight
+                l2_loss += item.l2 * tf.nn.l2_loss(weight)
+            with_l2.append(gradient)
+        return with_l2, l2_loss
+
+    def _metrics(self, counted, step, l2_loss, norm):
+        assignment = self.recipe.assignment
+        return {
+            "data_loss_nats": from_grid(counted[0], METRIC_BITS, count=assignment.num_replicas),
+            "accuracy": tf.cast(counted[1] / assignment.global_batch, tf.float32),
+            "non_finite": counted[2],
+            "too_large": counted[3],
+            "host_flags": counted[_NUM_METRICS:],
+            "l2_loss_nats": l2_loss,
+            "gradient_norm": norm,
+            "learning_rate": self.recipe.learning_rate(step),
+        }
+
+    def _apply(self, step, gradients, statistics, norm, metrics, failed_step):
+        """Updates this device's variables, unless a step has failed; returns `failed_step`."""
+        usable = (metrics["non_finite"] + metrics["too_large"] == 0) & tf.math.is_finite(norm)
+        if self.recipe.loss_scale is not None:
+            return self._apply_scaled(
+                step, gradients, statistics, norm, metrics, usable, failed_step
+            )
+        failed_step = tf.where((failed_step < 0) & ~usable, step, failed_step)
+        tf.cond(
+            failed_step < 0,
+            lambda: self._update(step, gradients, statistics, norm, metrics),
+            lambda: tf.constant(False),
+        )
+        return failed_step
+
+    def _apply_scaled(self, step, gradients, statistics, norm, metrics, usable, failed_step):
+        """float16: a step whose REDUCED gradients overflowed is skipped and halves the scale."""
+        scalars = self.state.scalars
+        scale = tf.identity(scalars["loss_scale"])
+        good_steps = tf.identity(scalars["loss_scale_good_steps"]) + 1
+        grows = good_steps >= self.recipe.loss_scale.growth_steps
+        new_scale = tf.where(usable, tf.where(grows, scale * 2.0, scale), scale / 2.0)
+        # At a scale below one it is not float16's range that overflows: the run has failed.
+        failed_step = tf.where((failed_step < 0) & (new_scale < 1.0), step, failed_step)
+
+        def update():
+            self._update(step, gradients, statistics, norm, metrics)
+            return tf.constant(True)
+
+        def skip():
+            _assign(scalars["step"], step + 1)
+            return tf.constant(False)
+
+        def advance():
+            tf.cond(usable, update, skip)
+            _assign(scalars["loss_scale"], new_scale)
+            _assign(scalars["loss_scale_good_steps"], tf.where(usable & ~grows, good_steps, 0))
+            return tf.constant(True)
+
+        tf.cond(failed_step < 0, advance, lambda: tf.constant(False))
+        return failed_step
+
+    def _update(self, step, gradients, statistics, norm, metrics):
+        state, recipe = self.state, self.recipe
+        clipped = tf.constant(0, tf.int64)
+        if recipe.clip_global_norm is not None:
+            limit = tf.constant(recipe.clip_global_norm, tf.float32)
+            scale = clip_scale(norm, limit)
+            gradients = [gradient * scale for gradient in gradients]
+            clipped = tf.cast(norm > limit, tf.int64)
+        for item, gradient in zip(state.trained, gradients):
+            recipe.optimizer.apply(
+                item.variable.value.handle,
+                {name: slot.handle for name, slot in state.slots[item.path].items()},
+                gradient,
+                metrics["learning_rate"] * item.learning_rate_factor,
+            )
+        for variable, statistic in zip(state.statistics, statistics):
+            _assign(variable.value, statistic)
+        decay = decay_at(step, recipe.averages)
+        for variable in [item.variable for item in state.trained] + state.statistics:
+            value = tf.convert_to_tensor(variable.value)
+            apply_average(state.averages[variable.path].handle, value, decay)
+        _assign(state.scalars["clipped_steps"], state.scalars["clipped_steps"] + clipped)
+        _assign(state.scalars["step"], step + 1)
+        return tf.constant(True)
+
+
+def _assign(variable, value):
+    # The handle: tf.distribute forbids assigning a mirrored variable from one replica.
+    tf.raw_ops.AssignVariableOp(resource=variable.handle, value=tf.convert_to_tensor(value))

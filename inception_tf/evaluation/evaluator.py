@@ -1,0 +1,182 @@
+"""Every image counts exactly once, on any number of devices and at any batch size."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from inception_tf.errors import ConfigError, DataError
+from inception_tf.evaluation.metrics import (
+    BAD_LABELS,
+    EXAMPLES,
+    NUM_COUNTS,
+    EvaluationResult,
+    batch_counts,
+    result_from_counts,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationSpec:
+    """The evaluation during and after training (gin section `evaluation`).
+
+    Attributes:
+      every_epochs: epochs between evaluations; None: only at the end.
+      replica_batch: images per physical replica and evaluation step.
+    """
+
+    every_epochs: float | None = 1.0
+    replica_batch: int = 32
+
+    def __post_init__(self):
+        if self.every_epochs is not None and not self.every_epochs > 0:
+            raise ConfigError("every_epochs must be above 0, or None.", received=self.every_epochs)
+        if self.replica_batch < 1:
+            raise ConfigError("replica_batch must be at least 1.", received=self.replica_batch)
+
+
+def evaluation_steps(num_examples: int, *, num_physical: int, replica_batch: int) -> int:
+    """Steps in which `num_physical` replicas see every example once, the last ones padded."""
+    return -(-num_examples // (num_physical * replica_batch))
+
+
+class Evaluator:
+    """Single-crop accuracy and cross-entropy of a model under given weights.
+
+    The weights are arguments: nothing is swapped into the model, so an evaluation cannot disturb a
+    run. Sums are integers, added on each device and all-reduced once at the end; so neither the
+    order of the batches nor the number of devices changes a bit of the result.
+
+    Args:
+      model: keras.Model; images float32 [n, H, W, 3] -> logits [n, num_outputs], or a dict with
+        'logits'. Its own values are not read.
+      strategy: the tf.distribute.Strategy under which the model was built.
+      num_outputs: outputs of the network, the background's included.
+      background_class: output 0 is the background and no class; labels count it already.
+
+    Raises:
+      ConfigError: the model has another number of outputs.
+    """
+
+    def __init__(self, model, strategy, *, num_outputs: int, background_class: bool = False):
+        built = _logits_of(model.output).shape[-1]
+        if built != num_outputs:
+            raise ConfigError(
+                "The network must have one output for each class (and the background).",
+                received=f"{built} outputs for {num_outputs}",
+                remedy="Set model.num_classes or model.background_class as the records need.",
+            )
+        self.model = model
+        self.strategy = strategy
+        self.num_outputs = num_outputs
+        self.background_class = background_class
+        # The default strategy, of code outside any scope, does not list its device.
+        is_single = strategy.num_replicas_in_sync == 1
+        self._num_local = 1 if is_single else len(strategy.extended.worker_devices)
+
+    def run(self, dataset, values, *, num_examples: int, num_steps: int) -> EvaluationResult:
+        """The result over `num_examples` images; every worker calls it and gets the same.
+
+        Args:
+          dataset: distributed dataset, one element per local replica and step: {'images' float32
+            [n, H, W, 3] in [-1, 1], 'labels' int32 [n] in [0, num_outputs), 'valid' bool [n]}.
+          values: (trainable, non-trainable): what to evaluate, in the order of
+            `model.trainable_variables` and `model.non_trainable_variables`: variables of the
+            strategy, Keras variables, tensors or arrays.
+          num_examples: valid images in the data set, over all workers; at least 1.
+          num_steps: steps that hold them (`evaluation_steps`).
+
+        Raises:
+          DataError: `num_steps` steps hold another number of valid images, or a label without
+            an output.
+        """
+        values = self._local_tensors(values)
+        counts = self._local_tensors(tf.zeros([NUM_COUNTS], tf.int64))
+        iterator = iter(dataset)
+        for _ in range(num_steps):
+            batch = next(iterator, None)
+            if batch is None:
+                break  # too few images: every worker learns of it from the sum
+            counts = self._add_batch(batch, values, counts)
+        totals = self._sum_over_replicas(counts).numpy()
+        _check_counts(totals, num_examples=num_examples, num_steps=num_steps)
+        return result_from_counts(totals)
+
+    def probabilities(self, images, values):
+        """Probabilities of the classes, on this worker's first device.
+
+        Args:
+          images: float32 [n, H, W, 3] in [-1, 1].
+          values: as for `run`.
+
+        Returns:
+          NumPy float32 [n, classes]. The background has its share in the softmax and no column.
+        """
+        first = [[self._local_tensor(value, 0) for value in part] for part in values]
+        logits = self._logits(tf.convert_to_tensor(images, tf.float32), first)
+        return tf.nn.softmax(logits)[:, int(self.background_class) :].numpy()
+
+    def _local_tensors(self, values):
+        """Each local replica's own copy of nested variables, arrays or tensors.
+
+        They are read here and travel as tensors: a tf.function that takes two variables of a
+        strategy with the same shape for arguments keeps the first one for both, so the averages
+        would be evaluated as the raw weights. It also makes one trace serve all weights.
+        """
+
+        def read(context):
+            local = context.replica_id_in_sync_group % self._num_local
+            return tf.nest.map_structure(lambda value: self._local_tensor(value, local), values)
+
+        if self._num_local == 1:  # as a step on one device returns them, or it would trace twice
+            return tf.nest.map_structure(lambda value: self._local_tensor(value, 0), values)
+        return self.strategy.experimental_distribute_values_from_function(read)
+
+    def _local_tensor(self, value, local):
+        if isinstance(value, keras.Variable):
+            value = value.value
+        copies = self.strategy.experimental_local_results(value)
+        return tf.convert_to_tensor(copies[min(local, len(copies) - 1)])
+
+    @tf.function
+    def _logits(self, images, values):
+        """Float32 [n, num_outputs] of one replica."""
+        trainable, non_trainable = values
+        outputs, _ = self.model.stateless_call(trainable, non_trainable, images, training=False)
+        return tf.cast(_logits_of(outputs), tf.float32)
+
+    @tf.function
+    def _add_batch(self, batch, values, counts):
+        def add(batch, values, counts):
+            logits = self._logits(batch["images"], values)
+            return counts + batch_counts(logits, batch["labels"], batch["valid"])
+
+        return self.strategy.run(add, args=(batch, values, counts))
+
+    @tf.function
+    def _sum_over_replicas(self, counts):
+        def add(counts):
+            context = tf.distribute.get_replica_context()
+            # A function's argument has no device for the sum to go to; a copy of it has.
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(counts))
+
+        return self.strategy.experimental_local_results(self.strategy.run(add, args=(counts,)))[0]
+
+
+def _logits_of(outputs):
+    return outputs["logits"] if isinstance(outputs, dict) else outputs
+
+
+def _check_counts(totals, *, num_examples, num_steps):
+    if totals[EXAMPLES] != num_examples or num_examples < 1:
+        raise DataError(
+            "An evaluation counts every example of the split exactly once.",
+            received=f"{totals[EXAMPLES]} valid images in {num_steps} steps for {num_examples}",
+            remedy="Check the records: python -m inception_tf.records check.",
+        )
+    if totals[BAD_LABELS]:
+        raise DataError(
+            "Every label must name an output of the network.",
+            received=f"{totals[BAD_LABELS]} labels outside the outputs",
+            remedy="Evaluate with the label convention and classes that the network was built for.",
+        )

@@ -1,0 +1,32 @@
+"""Evaluates a run: python -m inception_tf.evaluate --run_dir=runs/irv2."""
+
+from inception_tf import flags as shared_flags  # isort: skip  (quiets TensorFlow first)
+
+from absl import flags
+
+from inception_tf import experiment, run_config
+from inception_tf.reporting import summary
+
+FLAGS = flags.FLAGS
+
+
+def main(argv):
+    """Evaluates averaged and raw weights, single crop; the exit status."""
+    del argv
+    shared_flags.check_run_dir()
+    resolved = run_config.resolve_saved(
+        FLAGS.run_dir,
+        gin_params=FLAGS.gin_param,
+        overrides=shared_flags.overrides(),
+        reads=("model", "data", "evaluation_crop", "evaluation", "cluster", "training"),
+    )
+    step, found = experiment.evaluate(
+        experiment.Experiment(**resolved.sections), run_dir=FLAGS.run_dir
+    )
+    print(f"{FLAGS.run_dir} at step {step:,}, single crop, every image of the split once")
+    print(summary.evaluation_table(found))
+    return 0
+
+
+if __name__ == "__main__":
+    shared_flags.run(main)

@@ -1,0 +1,296 @@
+"""The road: train, evaluate and export an experiment, each a short list of named steps."""
+
+import contextlib
+import dataclasses
+import pathlib
+import signal
+import time
+
+import tensorflow as tf
+
+from inception_tf import cluster as clusters
+from inception_tf import inputs as run_inputs
+from inception_tf import overview, preparation, products
+from inception_tf.cluster import ClusterSpec
+from inception_tf.data.image import Augmentation, EvaluationCrop
+from inception_tf.data.pipeline import DataSpec
+from inception_tf.evaluation.evaluator import EvaluationSpec
+from inception_tf.models.catalog import ModelSpec
+from inception_tf.reporting import summary
+from inception_tf.reporting.events import EventWriter, LoggingSpec
+from inception_tf.run_directory import RunDirectory
+from inception_tf.serving.signatures import ExportSpec
+from inception_tf.session import Session
+from inception_tf.training import loop
+from inception_tf.training.averaging import Averages
+from inception_tf.training.checkpoint import CheckpointSpec
+from inception_tf.training.groups import VariableGroups
+from inception_tf.training.objective import Objective
+from inception_tf.training.spec import TrainingSpec
+from inception_tf.training.recipe import LossScale
+from inception_tf.training.step import TrainStep
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """All that a config says, one spec per room."""
+
+    model: ModelSpec
+    data: DataSpec
+    augmentation: Augmentation
+    evaluation_crop: EvaluationCrop
+    training: TrainingSpec
+    objective: Objective
+    variables: VariableGroups
+    averages: Averages
+    loss_scale: LossScale
+    checkpoints: CheckpointSpec
+    evaluation: EvaluationSpec
+    export: ExportSpec
+    logging: LoggingSpec
+    cluster: ClusterSpec
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingEnd:
+    """How a call of `train` ended.
+
+    Attributes:
+      step: batches consumed.
+      is_complete: whether the run reached its length; otherwise it was asked to stop.
+    """
+
+    step: int
+    is_complete: bool
+
+
+def train(
+    experiment,
+    *,
+    run_dir,
+    config_text,
+    recipe_hash,
+    operation_changes=(),
+    paper_rows=(),
+    is_synthetic=False,
+    profile_steps=None,
+):
+    """Trains to the end of the run, or goes on with it; evaluates and exports at the end.
+
+    Args:
+      experiment: an Experiment.
+      run_dir: of this run; one that holds checkpoints is gone on with.
+      config_text: the resolved configuration, kept before the first step.
+      recipe_hash: kept in every checkpoint.
+      operation_changes: (parameter, before, now) since the run was last started here.
+      paper_rows: (recipe value, paper, this run) where they differ.
+      is_synthetic: generated batches instead of records; nothing is evaluated, saved or exported.
+      profile_steps: (first, last) steps to trace for TensorBoard.
+
+    Returns:
+      A TrainingEnd.
+
+    Raises:
+      UserError: whatever the user can mend.
+    """
+    directory = RunDirectory(run_dir)
+    prepared = preparation.prepare(experiment, directory, is_synthetic=is_synthetic)
+    start_step, total_steps = prepared.start_step, prepared.total_steps
+    if prepared.cluster.is_chief and not is_synthetic:
+        directory.save_config(config_text)
+        directory.add_changes(start_step, operation_changes)
+        if prepared.facts is None:
+            directory.save_facts(preparation.facts_of(prepared.inputs, prepared.cluster))
+    with _open_writer(prepared) as writer, _stop_requests() as stop_requests:
+        for text in [
+            *prepared.resumed,
+            *overview.change_lines(start_step, operation_changes),
+            overview.start_text(prepared),
+            summary.paper_table(paper_rows),
+        ]:
+            writer.note(text)
+        session = Session(
+            prepared,
+            writer=writer,
+            clock=time.monotonic,
+            stop_requests=stop_requests,
+            checkpoint_facts={"recipe": recipe_hash},
+        )
+        step = _run_steps(prepared, session, profile_steps)
+        if step < total_steps:
+            writer.note(f"stopped at step {step:,}; the same command goes on from there")
+        elif not is_synthetic:
+            _finish(prepared, session)
+        return TrainingEnd(step=step, is_complete=step == total_steps)
+
+
+def evaluate(experiment, *, run_dir):
+    """Evaluates averaged and raw weights of a run's newest good checkpoint, single crop.
+
+    Args:
+      experiment: an Experiment, as the run's saved configuration says it.
+      run_dir: of the run.
+
+    Returns:
+      (step, {'averaged': EvaluationResult, 'raw': EvaluationResult}).
+
+    Raises:
+      UserError: no usable checkpoint or records.
+    """
+    directory = RunDirectory(run_dir)
+    cluster = clusters.join(
+        preparation.with_recorded_threads(experiment.cluster, directory.read_facts())
+    )
+    inputs = run_inputs.open_inputs(
+        experiment.data, experiment.model, run_dir=run_dir, splits=[experiment.data.eval_split]
+    )
+    finished = products.read_run(experiment, directory, cluster, num_classes=inputs.num_classes)
+    evaluator = products.build_evaluator(experiment, finished.model, cluster, inputs)
+    found = {
+        weights: products.evaluate_split(
+            experiment, evaluator, finished.values(averaged=weights == "averaged"), cluster, inputs
+        )
+        for weights in ("averaged", "raw")
+    }
+    return finished.step, found
+
+
+def export(experiment, *, run_dir, out_dir):
+    """Writes a SavedModel of a run's newest good checkpoint, checked on real images.
+
+    Args:
+      experiment: an Experiment, as the run's saved configuration says it.
+      run_dir: of the run.
+      out_dir: gets a version directory 1, 2, ...
+
+    Returns:
+      Path of the new version.
+
+    Raises:
+      UserError: no usable checkpoint or records, or the export differs from the evaluator.
+    """
+    directory = RunDirectory(run_dir)
+    cluster = clusters.join(
+        preparation.with_recorded_threads(experiment.cluster, directory.read_facts())
+    )
+    inputs = None
+    if experiment.export.check_images:
+        inputs = run_inputs.open_inputs(
+            experiment.data, experiment.model, run_dir=run_dir, splits=[experiment.data.eval_split]
+        )
+    finished = products.read_run(
+        experiment, directory, cluster, num_classes=inputs.num_classes if inputs else None
+    )
+    values = finished.values(averaged=experiment.export.weights == "averaged")
+    return products.write_export(
+        experiment,
+        finished.model,
+        values,
+        cluster=cluster,
+        inputs=inputs,
+        class_names=finished.facts.class_names,
+        step=finished.step,
+        out_dir=out_dir,
+    )
+
+
+# -- the steps of the road ---------------------------------------------------------------------
+
+
+def _open_writer(prepared):
+    return EventWriter(
+        prepared.run_dir,
+        spec=prepared.experiment.logging,
+        total_steps=prepared.total_steps,
+        start_step=prepared.start_step,
+        is_chief=prepared.cluster.is_chief,
+        steps_per_epoch=prepared.steps_per_epoch,
+    )
+
+
+@contextlib.contextmanager
+def _stop_requests():
+    """A list that grows with SIGTERM and Ctrl-C; a second Ctrl-C interrupts at once."""
+    requests = []
+
+    def on_signal(number, frame):
+        if number == signal.SIGINT and requests:
+            raise KeyboardInterrupt
+        requests.append(number)
+
+    # After the strategy was made: TensorFlow's own handler swallows SIGTERM.
+    previous = {
+        number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield requests
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _run_steps(prepared, session, profile_steps):
+    """The optimizer steps, with everything that happens between them; the step reached."""
+    experiment, inputs = prepared.experiment, prepared.inputs
+    cadence = loop.Cadence(
+        total_steps=prepared.total_steps,
+        num_examples=inputs.num_train_examples,
+        global_batch=prepared.assignment.global_batch,
+        log_every_steps=experiment.logging.every_steps,
+        save_every_steps=experiment.checkpoints.every_steps,
+        evaluate_every_epochs=None if inputs.is_synthetic else experiment.evaluation.every_epochs,
+        profile_steps=profile_steps,
+    )
+    train_step = TrainStep(
+        prepared.cluster.strategy, prepared.state, prepared.recipe, clock=session.clock
+    )
+    batches = run_inputs.train_batches(
+        inputs,
+        experiment,
+        prepared.cluster,
+        prepared.assignment,
+        start_step=prepared.start_step,
+    )
+    try:
+        return loop.train(
+            train_step,
+            batches,
+            start_step=prepared.start_step,
+            steps_per_loop=experiment.training.steps_per_loop,
+            cadence=cadence,
+            hooks=session,
+        )
+    except tf.errors.OpError as error:
+        if inputs.is_synthetic:
+            raise
+        record_ids = run_inputs.upcoming_record_ids(
+            int(prepared.state.scalars["step"].numpy()),
+            assignment=prepared.assignment,
+            seed=experiment.training.seed,
+            num_examples=inputs.num_train_examples,
+            num_steps=experiment.data.prefetch_steps + experiment.training.steps_per_loop + 2,
+        )
+        reader = inputs.readers[experiment.data.train_split]
+        run_inputs.raise_data_error(error, reader, record_ids=record_ids)
+
+
+def _finish(prepared, session):
+    """Shows the final evaluation, exports, and lets the export classify a few images."""
+    experiment, inputs = prepared.experiment, prepared.inputs
+    session.writer.note(summary.evaluation_table(session.final_results()))
+    if not prepared.cluster.is_chief:
+        return
+    averaged = experiment.export.weights == "averaged"
+    path = products.write_export(
+        experiment,
+        prepared.state.model,
+        prepared.state.evaluated_variables(averaged=averaged),
+        cluster=prepared.cluster,
+        inputs=inputs,
+        class_names=inputs.class_names,
+        step=prepared.total_steps,
+        out_dir=pathlib.Path(prepared.run_dir) / "export",
+    )
+    session.writer.note(f"exported {experiment.export.weights} weights to {path}")
+    predictions = products.classify_some(path, experiment, inputs)
+    session.writer.note(summary.predictions_table(predictions))

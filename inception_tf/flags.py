@@ -1,0 +1,59 @@
+"""Flags that several doors share, and how a door ends."""
+
+import os
+import sys
+
+# Before TensorFlow is imported: its start-up lines would bury the first error a user makes.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app, flags  # noqa: E402
+
+from inception_tf.errors import ConfigError, UserError  # noqa: E402
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_multi_string(
+    "gin_file",
+    [],
+    "Config to read: a path, or the name of one that comes with the package; later ones win.",
+)
+flags.DEFINE_multi_string(
+    "gin_param", [], "One more binding, such as 'training.seed = 1'; wins over every file."
+)
+flags.DEFINE_string("data_dir", None, "Directory of the records; wins over data.data_dir.")
+flags.DEFINE_string("run_dir", None, "Directory of the run; default runs/<config name>.")
+flags.DEFINE_enum("device", None, ["auto", "cpu", "gpu"], "Wins over cluster.device.")
+
+
+def overrides():
+    """'section.name' -> value of the shared flags that were given."""
+    given = {"data.data_dir": FLAGS.data_dir, "cluster.device": FLAGS.device}
+    return {parameter: value for parameter, value in given.items() if value is not None}
+
+
+def check_run_dir():
+    """Raises ConfigError unless the flags name a run, whose own saved config is read."""
+    if FLAGS.run_dir is None:
+        raise ConfigError("A run is needed.", remedy="Give --run_dir=runs/NAME.")
+    if FLAGS.gin_file:
+        raise ConfigError(
+            "A run is used with the config that it saved.",
+            received=f"--gin_file={FLAGS.gin_file[0]}",
+            remedy="Change single values with --gin_param.",
+        )
+
+
+def run(main):
+    """Runs a door's main(argv) under absl; a UserError ends it with one message and its status."""
+
+    def guarded(argv):
+        if argv[1:]:
+            print(f"error: These are not flags: {' '.join(argv[1:])}.", file=sys.stderr)
+            return 2
+        try:
+            return main(argv)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_status
+
+    app.run(guarded)

@@ -1,0 +1,189 @@
+"""The data of a run: what was found, and this worker's batches of it."""
+
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from inception_tf.data import order, pipeline
+from inception_tf.data.manifest import Manifest, find_data_dir, open_index
+from inception_tf.data.records import RecordReader
+from inception_tf.errors import ConfigError
+
+SYNTHETIC_CLASSES = 1000
+SYNTHETIC_EXAMPLES = 1_281_167  # an epoch as long as ImageNet's
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Records found on disk, or batches that are generated.
+
+    Attributes:
+      data_dir, where_from: directory of the records and what named it; None when generated.
+      manifest: label convention, classes and splits; None when generated.
+      readers: split -> RecordReader.
+      num_classes: K without background.
+      class_names: K names; () when generated.
+      num_train_examples: length of an epoch.
+    """
+
+    data_dir: str | None = None
+    where_from: str | None = None
+    manifest: Manifest | None = None
+    readers: dict[str, RecordReader] = dataclasses.field(default_factory=dict)
+    num_classes: int
+    class_names: tuple[str, ...] = ()
+    num_train_examples: int
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether batches are generated."""
+        return self.manifest is None
+
+
+def generated_inputs(model_spec):
+    """Inputs without a data set, as large as ImageNet unless the config says how many classes."""
+    return Inputs(
+        num_classes=model_spec.num_classes or SYNTHETIC_CLASSES,
+        num_train_examples=SYNTHETIC_EXAMPLES,
+    )
+
+
+def open_inputs(data_spec, model_spec, *, run_dir, splits):
+    """Finds the records and opens an index of every split that is needed.
+
+    Args:
+      data_spec: a DataSpec.
+      model_spec: a ModelSpec, whose classes must be the records'.
+      run_dir: keeps the indices where the data directory is read-only.
+      splits: splits to open, the training split first where it is among them.
+
+    Raises:
+      DataError: no records where they are looked for, or damaged ones.
+      ConfigError: the model has another number of classes than the records.
+    """
+    if data_spec.data_dir is not None:
+        # A place that was named is the only one: falling back would train on other data.
+        candidates = [("--data_dir or data.data_dir", data_spec.data_dir)]
+    else:
+        candidates = [
+            ("--data_dir or data.data_dir", None),
+            ("$TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR")),
+            ("the default", os.path.expanduser("~/tensorflow_datasets")),
+        ]
+    data_dir = find_data_dir(candidates, splits[0])
+    where_from = next(
+        name for name, path in candidates if path and os.path.abspath(
+            os.path.expanduser(path)) == data_dir
+    )
+    readers = {}
+    for split in splits:
+        manifest, index = open_index(
+            data_dir,
+            split,
+            cache_dir=pathlib.Path(run_dir) / "index",
+            label_base=data_spec.label_base,
+        )
+        # A bad image of an evaluation is never left out: the count would not be the split's.
+        trains = split == data_spec.train_split
+        readers[split] = RecordReader(
+            index,
+            manifest,
+            on_bad_record=data_spec.on_bad_record if trains else "raise",
+            max_bad_records=data_spec.max_bad_records if trains else 0,
+        )
+    if model_spec.num_classes not in (None, manifest.num_classes):
+        raise ConfigError(
+            "model.num_classes must be the number of classes in the records.",
+            received=f"{model_spec.num_classes}, where {data_dir} has {manifest.num_classes}",
+            remedy="Leave model.num_classes out, or give the records that it was meant for.",
+        )
+    first = readers[splits[0]]
+    return Inputs(
+        data_dir=data_dir,
+        where_from=where_from,
+        manifest=manifest,
+        readers=readers,
+        num_classes=manifest.num_classes,
+        class_names=manifest.class_names,
+        num_train_examples=first.num_examples,
+    )
+
+
+def train_batches(inputs, experiment, cluster, assignment, *, start_step):
+    """Distributed iterator of training batches whose first one is that of `start_step`."""
+    model = experiment.model
+    place = {
+        "assignment": assignment,
+        "start_step": start_step,
+        "seed": experiment.training.seed,
+        "height_px": model.input_height_px,
+        "width_px": model.input_width_px,
+        "spec": experiment.data,
+        "label_offset": int(model.background_class),
+    }
+    if inputs.is_synthetic:
+        dataset = pipeline.synthetic_dataset(
+            num_classes=inputs.num_classes, **place
+        )
+    else:
+        dataset = pipeline.train_dataset(
+            inputs.readers[experiment.data.train_split],
+            num_examples=inputs.num_train_examples,
+            augmentation=experiment.augmentation,
+            **place,
+        )
+    return iter(_distribute(dataset, cluster.strategy))
+
+
+def eval_batches(inputs, experiment, cluster):
+    """Distributed data set of the evaluation split, every record once."""
+    reader = inputs.readers[experiment.data.eval_split]
+    dataset = pipeline.eval_dataset(
+        reader,
+        num_examples=reader.num_examples,
+        replica_batch=experiment.evaluation.replica_batch,
+        num_physical=cluster.num_physical,
+        first_local=cluster.worker_index * cluster.num_local,
+        num_local=cluster.num_local,
+        crop=experiment.evaluation_crop,
+        height_px=experiment.model.input_height_px,
+        width_px=experiment.model.input_width_px,
+        spec=experiment.data,
+        label_offset=int(experiment.model.background_class),
+    )
+    return _distribute(dataset, cluster.strategy)
+
+
+def _distribute(dataset, strategy):
+    # The dataset yields one element per local replica in turn: tf.distribute deals them out and
+    # fetches them to the devices, and splits nothing.
+    return strategy.distribute_datasets_from_function(lambda context: dataset)
+
+
+def raise_data_error(error, reader, *, record_ids=()):
+    """Turns TensorFlow's wrapper of a data error into the error itself.
+
+    Args:
+      error: tf.errors.OpError raised while a batch was fetched.
+      reader: the RecordReader behind it.
+      record_ids: where the reader itself found no fault, the records whose decoding in the graph
+        may have failed.
+
+    Raises:
+      DataError: the record's own error, with shard and offset.
+      tf.errors.OpError: the data has no fault.
+    """
+    if reader.first_error is not None:
+        raise reader.first_error from None
+    reader.diagnose(np.asarray(record_ids, np.int64))
+    raise error
+
+
+def upcoming_record_ids(step, *, assignment, seed, num_examples, num_steps):
+    """Record ids of the batches that may be in flight after `step` steps (global, int64)."""
+    first = step * assignment.global_batch
+    positions = tf.range(first, first + num_steps * assignment.global_batch, dtype=tf.int64)
+    return order.record_ids(positions, seed=seed, num_examples=num_examples).numpy()

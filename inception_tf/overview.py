@@ -1,0 +1,177 @@
+"""The start-up summary of a run: every number a user would otherwise work out by hand."""
+
+import os
+
+import tensorflow as tf
+
+from inception_tf.errors import ConfigError
+from inception_tf.models import catalog
+from inception_tf.reporting import facts, summary
+from inception_tf.training.schedule import TwoPhase
+
+# Below 16 values per channel the variance of a batch is mostly noise.
+_FEW_VALUES = 16
+
+
+def warnings_of(experiment, model, assignment, *, total_steps):
+    """What a user should know before the first step but may want all the same.
+
+    Raises:
+      ConfigError: a batch norm that cannot work.
+    """
+    return _batch_norm_warnings(model, replica_batch=assignment.replica_batch) + _decay_warnings(
+        experiment, total_steps=total_steps, num_replicas=assignment.num_replicas
+    )
+
+
+def start_text(prepared):
+    """The whole summary as text."""
+    experiment, inputs, cluster = prepared.experiment, prepared.inputs, prepared.cluster
+    assignment, state, model = prepared.assignment, prepared.state, prepared.state.model
+    steps_per_epoch, total_steps = prepared.steps_per_epoch, prepared.total_steps
+    training = experiment.training
+    num_parameters = catalog.count_parameters(model)
+    num_trained = sum(int(tf.size(item.variable.value)) for item in state.trained)
+    data = facts.DataFacts(
+        data_dir=inputs.data_dir,
+        where_from=inputs.where_from,
+        split_examples=_split_examples(inputs),
+        num_classes=inputs.num_classes,
+        label_base=inputs.manifest.label_base if inputs.manifest else None,
+    )
+    return summary.start_summary(
+        run_dir=str(prepared.run_dir),
+        seed=training.seed,
+        data=data,
+        batch=facts.BatchFacts(
+            num_replicas=assignment.num_replicas,
+            replica_batch=assignment.replica_batch,
+            num_physical=assignment.num_physical,
+            num_workers=cluster.num_workers,
+        ),
+        schedule=facts.ScheduleFacts(
+            total_steps=total_steps,
+            steps_per_epoch=steps_per_epoch,
+            words=schedule_words(training.schedule),
+            first_rates=first_rates(prepared.recipe.learning_rate, total_steps, steps_per_epoch),
+        ),
+        model=facts.ModelFacts(
+            name=experiment.model.name,
+            variant=experiment.model.variant,
+            num_parameters=num_parameters,
+            num_trained=num_trained,
+            input_height_px=experiment.model.input_height_px,
+            input_width_px=experiment.model.input_width_px,
+            precision=experiment.model.precision,
+        ),
+        machine=facts.MachineFacts(
+            devices=[cluster.device_kind] * cluster.num_local,
+            intra_op_threads=cluster.intra_op_threads,
+            num_cores=os.cpu_count(),
+            is_deterministic=cluster.deterministic,
+            reduction=training.reduction,
+        ),
+        memory=facts.memory_guess(
+            num_parameters=num_parameters,
+            num_trained=num_trained,
+            num_slots=len(training.optimizer.slots),
+            has_averages=True,
+            reduction=training.reduction,
+            replica_batch=assignment.replica_batch,
+            activation_values_per_image=_activation_values(model),
+            activation_bytes=4 if experiment.model.precision == "float32" else 2,
+        ),
+        warnings=prepared.warnings,
+    )
+
+
+def _batch_norm_warnings(model, *, replica_batch):
+    """Warnings about batch norms that see few values per channel in one declared replica.
+
+    Raises:
+      ConfigError: fewer than 2: such a batch has no variance.
+    """
+    warnings = []
+    for layer, positions in catalog.smallest_batch_norm_counts(model):
+        count = positions * replica_batch
+        if count < 2:
+            raise ConfigError(
+                "Batch norm needs at least 2 values per channel in every declared replica.",
+                received=f"{count} in layer {layer} (training.replica_batch = {replica_batch})",
+                remedy="Raise training.replica_batch or the input size.",
+            )
+        if count < _FEW_VALUES:
+            warnings.append(
+                f"batch norm of layer {layer} sees {count} values per channel in a declared "
+                f"replica; below {_FEW_VALUES} its statistics are noisy"
+            )
+    return warnings[:1] + ([f"... and {len(warnings) - 1} more"] if warnings[1:] else [])
+
+
+def _decay_warnings(experiment, *, total_steps, num_replicas):
+    """Warnings about averages that a run of this length cannot fill."""
+    warnings = []
+    decays = {
+        "model.batch_norm_decay": experiment.model.batch_norm_decay**num_replicas,
+        "averages.decay": experiment.averages.decay,
+    }
+    for name, decay in decays.items():
+        constant = 1.0 / (1.0 - decay) if decay < 1.0 else float("inf")
+        # The averages start with a small decay of their own, which forgets the first steps.
+        is_warm = name == "averages.decay" and experiment.averages.warm_start
+        if total_steps < 3 * constant and not is_warm:
+            warnings.append(
+                f"{name}: {decay:.5f} a step has a time constant of {constant:,.0f} steps, and the "
+                f"run has {total_steps:,}: shorter than 3 of them, so what it starts with weighs in"
+            )
+    return warnings
+
+
+def change_lines(step, changes):
+    """What changed in how a run is carried out, with the step from which it holds."""
+    return [f"from step {step:,}: {name} {now!r}, was {before!r}" for name, before, now in changes]
+
+
+def schedule_words(schedule):
+    """A schedule as a sentence."""
+    if isinstance(schedule, TwoPhase):
+        return (
+            f"{schedule.first_learning_rate:g} for {schedule.first_epochs:g} epochs, then "
+            f"{schedule_words(schedule.then)}"
+        )
+    every = f"{schedule.epochs_per_decay:g} epochs"
+    if schedule.decay_steps is not None:
+        every = f"{schedule.decay_steps:,} steps"
+    how = "staircase" if schedule.staircase else "smooth"
+    return f"{schedule.learning_rate:g} x {schedule.factor:g} every {every}, {how}"
+
+
+def first_rates(learning_rate, total_steps, steps_per_epoch, *, most=3):
+    """(step, rate) where the first rates of a schedule begin; looks at a few steps per epoch."""
+    found = []
+    stride = max(1, int(steps_per_epoch) // 4)
+    for step in range(0, min(total_steps, stride * 64), stride):
+        rate = float(learning_rate(tf.constant(step, tf.int64)))
+        if not found or rate != found[-1][1]:
+            found.append((step, rate))
+        if len(found) == most:
+            break
+    return found
+
+
+def _split_examples(inputs):
+    if inputs.is_synthetic:
+        return {"train": inputs.num_train_examples}
+    return {split: reader.num_examples for split, reader in inputs.readers.items()}
+
+
+def _activation_values(model):
+    """Sum of the sizes of all layers' outputs for one image."""
+    total = 0
+    for layer in model.layers:
+        for output in tf.nest.flatten(layer.output):
+            size = 1
+            for length in output.shape[1:]:
+                size *= length or 1
+            total += size
+    return total

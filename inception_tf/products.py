@@ -1,0 +1,196 @@
+"""What comes of a run: evaluations of its weights, and exported models."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from inception_tf import inputs as run_inputs
+from inception_tf import preparation
+from inception_tf.data.image import decode_evaluation
+from inception_tf.errors import CheckpointError, ConfigError
+from inception_tf.evaluation.evaluator import Evaluator, evaluation_steps
+from inception_tf.reporting.summary import Prediction
+from inception_tf.run_directory import RunFacts
+from inception_tf.serving.signatures import check_export, classify, export_saved_model
+from inception_tf.training.checkpoint import CheckpointStore
+
+_NUM_SHOWN = 8  # held-out images that the exported model classifies at the end of a run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A run's newest good checkpoint, with a model to put it into.
+
+    Attributes:
+      step: of the checkpoint.
+      facts: of the run.
+      model: the network, with initial weights.
+      variables: name -> array, as saved.
+    """
+
+    step: int
+    facts: RunFacts
+    model: object
+    variables: dict[str, np.ndarray]
+
+    def values(self, *, averaged):
+        """(trainable, non-trainable) values in the model's order.
+
+        Args:
+          averaged: take the average of each variable that has one.
+        """
+
+        def pick(variable):
+            average = self.variables.get(f"average/{variable.path}")
+            if averaged and average is not None:
+                return average
+            # A dropout layer's seed is no variable of the run, and inference draws nothing.
+            return self.variables.get(f"model/{variable.path}", variable.value)
+
+        return (
+            [pick(variable) for variable in self.model.trainable_variables],
+            [pick(variable) for variable in self.model.non_trainable_variables],
+        )
+
+
+def read_run(experiment, directory, cluster, *, num_classes=None):
+    """The newest good checkpoint of a run directory.
+
+    Args:
+      num_classes: of the records that it is to be used on; None does not ask.
+
+    Raises:
+      CheckpointError: no run, or no checkpoint that verifies and fits the configuration.
+      ConfigError: the run was trained on another number of classes.
+    """
+    facts = directory.read_facts()
+    store = CheckpointStore.of_run(directory.path)
+    info, skipped = store.newest_verified()
+    if facts is None or info is None:
+        raise CheckpointError(
+            "A run directory must hold a run with a checkpoint that verifies.",
+            received=f"{directory.path}" + "".join(f"; {path}: {why}" for path, why in skipped),
+            remedy="Give the --run_dir of a training run.",
+        )
+    if num_classes not in (None, facts.num_classes):
+        raise ConfigError(
+            "The records must have the classes that the run was trained on.",
+            received=f"{num_classes} classes instead of {facts.num_classes}",
+        )
+    with cluster.strategy.scope():
+        model = preparation.build_model(experiment, num_classes=facts.num_classes)
+    variables = store.read(info)
+    wanted = {f"model/{variable.path}" for variable in model.weights}
+    missing = sorted(wanted - set(variables))
+    if missing:
+        raise CheckpointError(
+            "A checkpoint must hold every weight of the network.",
+            received=f"{info.path} without {missing[:10]}",
+            remedy="Use the configuration of that run.",
+        )
+    return TrainedRun(step=info.step, facts=facts, model=model, variables=variables)
+
+
+def build_evaluator(experiment, model, cluster, inputs):
+    """Evaluator of a network on the classes of the data."""
+    background = experiment.model.background_class
+    return Evaluator(
+        model,
+        cluster.strategy,
+        num_outputs=inputs.num_classes + int(background),
+        background_class=background,
+    )
+
+
+def evaluate_split(experiment, evaluator, values, cluster, inputs):
+    """Result over every record of the evaluation split, each counted once.
+
+    Raises:
+      DataError: a record that cannot be read or decoded.
+    """
+    reader = inputs.readers[experiment.data.eval_split]
+    num_steps = evaluation_steps(
+        reader.num_examples,
+        num_physical=cluster.num_physical,
+        replica_batch=experiment.evaluation.replica_batch,
+    )
+    batches = run_inputs.eval_batches(inputs, experiment, cluster)
+    try:
+        return evaluator.run(
+            batches, values, num_examples=reader.num_examples, num_steps=num_steps
+        )
+    except tf.errors.OpError as error:
+        run_inputs.raise_data_error(error, reader, record_ids=range(reader.num_examples))
+
+
+def write_export(experiment, model, values, *, cluster, inputs, class_names, step, out_dir):
+    """Writes a SavedModel that gives the evaluator's probabilities; its path.
+
+    Args:
+      inputs: evaluation images to check the export on; None writes it unchecked.
+
+    Raises:
+      ExportError: the export differs from the evaluator; nothing is left of it.
+    """
+    decode = _evaluation_decoder(experiment)
+    check = None
+    if inputs is not None and experiment.export.check_images:
+        _, jpegs, _ = _held_out(experiment, inputs, experiment.export.check_images)
+        images = tf.stack([decode(jpeg) for jpeg in jpegs])
+        evaluator = build_evaluator(experiment, model, cluster, inputs)
+        expected = evaluator.probabilities(images, values)
+
+        def check(path):
+            check_export(path, jpegs, expected)
+
+    return export_saved_model(
+        model,
+        values,
+        out_dir=out_dir,
+        class_names=class_names,
+        decode=decode,
+        metadata={
+            "step": step,
+            "weights": experiment.export.weights,
+            "model": dataclasses.asdict(experiment.model),
+            "central_fraction": experiment.evaluation_crop.central_fraction,
+            "tensorflow": tf.__version__,
+        },
+        spec=experiment.export,
+        background_class=experiment.model.background_class,
+        check=check,
+    )
+
+
+def classify_some(path, experiment, inputs):
+    """What an exported model says of a few held-out images."""
+    record_ids, jpegs, labels = _held_out(experiment, inputs, _NUM_SHOWN)
+    return [
+        Prediction(
+            image=f"{experiment.data.eval_split} record {record_id}",
+            true_class=inputs.class_names[label],
+            predicted_class=answers[0].name,
+            probability=answers[0].probability,
+        )
+        for record_id, label, answers in zip(record_ids, labels, classify(path, jpegs))
+    ]
+
+
+def _held_out(experiment, inputs, count):
+    """Ids, JPEG bytes and labels of evaluation records spread over the split."""
+    reader = inputs.readers[experiment.data.eval_split]
+    count = min(count, reader.num_examples)
+    record_ids = np.arange(count, dtype=np.int64) * reader.num_examples // count
+    jpegs, labels = reader.read(record_ids)
+    return record_ids.tolist(), list(jpegs), labels.tolist()
+
+
+def _evaluation_decoder(experiment):
+    return functools.partial(
+        decode_evaluation,
+        crop=experiment.evaluation_crop,
+        height_px=experiment.model.input_height_px,
+        width_px=experiment.model.input_width_px,
+    )

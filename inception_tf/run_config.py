@@ -1,0 +1,76 @@
+"""The config of a run that exists: as it was saved, and held against another or the paper's."""
+
+from inception_tf import config
+from inception_tf.errors import ConfigError
+from inception_tf.parameters import SECTIONS, is_operation
+from inception_tf.resolved import describe_differences, differences
+from inception_tf.run_directory import RunDirectory
+
+# The config that is the paper's run of a network.
+_PAPER_CONFIGS = {
+    ("inception_resnet_v2", "released"): "irv2.gin",
+    ("inception_resnet_v2", "paper"): "irv2_paper.gin",
+}
+
+
+def resolve_saved(run_dir, *, gin_params=(), overrides=None, reads=SECTIONS):
+    """The config that a run was last started with, under this command's own bindings.
+
+    What only training reads is passed over in the saved file; a `gin_params` binding that this
+    command does not read is refused as anywhere.
+
+    Raises:
+      ConfigError: no run was started there.
+    """
+    path = RunDirectory(run_dir).config_file
+    if not path.exists():
+        raise ConfigError(
+            "A run directory must hold the config that its run was started with.",
+            received=str(path),
+            remedy="Give the --run_dir of a training run.",
+        )
+    return config.resolve(
+        gin_files=[path],
+        gin_params=gin_params,
+        overrides=overrides,
+        reads=reads,
+        exempt_unread=True,
+    )
+
+
+def reconcile(resolved, run_dir, *, recipe_wins=None):
+    """The config that holds in a directory that may have a run already.
+
+    Args:
+      resolved: the config that this command was given.
+      run_dir: of the run.
+      recipe_wins: 'saved' or 'given', where the recipes differ.
+
+    Returns:
+      (Resolved, [(parameter, before, now)]): what holds, and what is no longer as it was.
+
+    Raises:
+      ConfigError: the run was begun with another recipe and nobody said which one wins.
+    """
+    if not RunDirectory(run_dir).config_file.exists():
+        return resolved, []
+    saved = resolve_saved(run_dir)
+    found = differences(saved, resolved)
+    if found and recipe_wins is None:
+        raise ConfigError(
+            "A run goes on only with the recipe it began with.",
+            received=f"in {run_dir}\n{describe_differences(found)}\n",
+            remedy="Give another --run_dir for a new run, or say which recipe holds from here on: "
+            "--recipe_wins=saved or --recipe_wins=given.",
+        )
+    if found and recipe_wins == "saved":
+        bound = {name: one.value for name, one in resolved.bound.items() if is_operation(name)}
+        resolved, found = resolve_saved(run_dir, overrides=bound), []
+    return resolved, differences(saved.operation(), resolved.operation()) + found
+
+
+def differences_from_paper(resolved):
+    """(parameter, paper, this run) of every recipe value that is not the paper's."""
+    model = resolved.sections["model"]
+    name = _PAPER_CONFIGS[model.name, model.variant]
+    return differences(config.resolve(gin_files=[name], reads=SECTIONS), resolved)

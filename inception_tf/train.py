@@ -1,0 +1,81 @@
+"""Trains an experiment: python -m inception_tf.train --gin_file=configs/irv2.gin."""
+
+import pathlib
+
+from inception_tf import flags as shared_flags  # isort: skip  (quiets TensorFlow first)
+
+from absl import flags
+
+from inception_tf import config, experiment, run_config
+from inception_tf.errors import EXIT_PREEMPTED, ConfigError
+from inception_tf.parameters import SECTIONS
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_bool("synthetic", False, "Train on generated batches, to see the ceiling without data.")
+flags.DEFINE_bool("print_config", False, "Print the resolved config and stop.")
+flags.DEFINE_string("profile_steps", None, "A:B writes a TensorBoard trace of steps A to B.")
+flags.DEFINE_enum(
+    "recipe_wins",
+    None,
+    ["saved", "given"],
+    "Which recipe holds where the run directory was begun with another one.",
+)
+
+
+def main(argv):
+    """Resolves the config and trains; the exit status."""
+    del argv
+    resolved = _resolve()
+    if FLAGS.print_config:
+        print(resolved.text(), end="")
+        return 0
+    suffix = "-synthetic" if FLAGS.synthetic else ""
+    run_dir = pathlib.Path(FLAGS.run_dir or f"runs/{resolved.name}{suffix}")
+    resolved, changes = run_config.reconcile(resolved, run_dir, recipe_wins=FLAGS.recipe_wins)
+    end = experiment.train(
+        experiment.Experiment(**resolved.sections),
+        run_dir=run_dir,
+        config_text=resolved.text(),
+        recipe_hash=resolved.recipe_hash(),
+        operation_changes=changes,
+        paper_rows=run_config.differences_from_paper(resolved),
+        is_synthetic=FLAGS.synthetic,
+        profile_steps=_parse_profile_steps(FLAGS.profile_steps),
+    )
+    return 0 if end.is_complete else EXIT_PREEMPTED
+
+
+def _resolve():
+    if not FLAGS.gin_file:
+        raise ConfigError(
+            "A run needs a config.",
+            remedy="Give --gin_file=configs/irv2.gin, or another of: "
+            + ", ".join(sorted(path.name for path in config.config_folder().glob("*.gin"))),
+        )
+    return config.resolve(
+        gin_files=FLAGS.gin_file,
+        gin_params=FLAGS.gin_param,
+        overrides=shared_flags.overrides(),
+        reads=SECTIONS,
+    )
+
+
+def _parse_profile_steps(text):
+    if text is None:
+        return None
+    try:
+        first, last = (int(part) for part in text.split(":"))
+        if not 0 <= first < last:
+            raise ValueError
+    except ValueError as error:
+        raise ConfigError(
+            "--profile_steps takes two steps A:B with A below B.",
+            received=repr(text),
+            remedy="For example --profile_steps=100:105.",
+        ) from error
+    return first, last
+
+
+if __name__ == "__main__":
+    shared_flags.run(main)

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from inception_tf import quiet_start  # noqa: F401  before whatever imports TensorFlow
 from inception_tf.errors import CheckpointError, UserError
 from inception_tf.training.checkpoint import CheckpointInfo, CheckpointStore
 from inception_tf.training.checkpoint_files import MANIFEST_NAME, flush_to_disk
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return arguments.command(arguments)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_status
 
 
@@ -310,9 +311,9 @@ def _save_keras(
     path: pathlib.Path, weights: dict[str, np.ndarray], *, run_dir: str, about: dict[str, str]
 ) -> None:
     """Writes Keras' own layout, which is the model's: so the run's model is built first."""
-    from inception_tf import experiment  # builds models; the other verbs need none
+    from inception_tf import run_config  # builds models; the other verbs need none
 
-    model = experiment.build_model_of_run(run_dir)
+    model = run_config.build_model_of_run(run_dir)
     form_of = {weight.path: tuple(weight.shape) for weight in model.weights}
     wrong = sorted(
         path
@@ -336,10 +337,8 @@ def _save_safetensors(
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise UserError(
-            "Writing .safetensors needs the package safetensors.",
-            remedy="Run: pip install safetensors. Or write a .weights.h5 file.",
-        ) from error
+        remedy = "Run: pip install safetensors. Or write a .weights.h5 file."
+        raise UserError("Writing .safetensors needs safetensors.", remedy=remedy) from error
     try:
         safetensors.numpy.save_file(weights, path, metadata=about)
     except safetensors.SafetensorError as error:  # also how it reports a full disk

@@ -1,6 +1,6 @@
 """Evaluates a run: python -m inception_tf.evaluate --run_dir=runs/irv2."""
 
-from inception_tf import flags as shared_flags  # isort: skip  (quiets TensorFlow first)
+from inception_tf import flags as shared_flags  # isort: skip  (imports TensorFlow quietly)
 
 from absl import flags
 

@@ -1,6 +1,6 @@
 """Exports a run as SavedModel: python -m inception_tf.export --run_dir=runs/irv2 --out=DIR."""
 
-from inception_tf import flags as shared_flags  # isort: skip  (quiets TensorFlow first)
+from inception_tf import flags as shared_flags  # isort: skip  (imports TensorFlow quietly)
 
 from absl import flags
 

@@ -1,14 +1,11 @@
 """Flags that several doors share, and how a door ends."""
 
-import os
 import sys
 
-# Before TensorFlow is imported: its start-up lines would bury the first error a user makes.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from absl import app, flags, logging
 
-from absl import app, flags  # noqa: E402
-
-from inception_tf.errors import ConfigError, UserError  # noqa: E402
+from inception_tf import quiet_start  # noqa: F401
+from inception_tf.errors import ConfigError, UserError
 
 FLAGS = flags.FLAGS
 
@@ -46,7 +43,12 @@ def check_run_dir():
 def run(main):
     """Runs a door's main(argv) under absl; a UserError ends it with one message and its status."""
 
+    # absl raises its own default to INFO, at which TensorFlow's SavedModel writer is chatty.
+    asked = any(argument.lstrip("-").startswith(("verbosity", "v=")) for argument in sys.argv)
+
     def guarded(argv):
+        if not asked:
+            logging.set_verbosity(logging.WARNING)
         if argv[1:]:
             print(f"error: These are not flags: {' '.join(argv[1:])}.", file=sys.stderr)
             return 2

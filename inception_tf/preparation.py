@@ -100,13 +100,13 @@ def prepare(experiment, directory, *, is_synthetic):
     )
 
 
-def build_model(experiment, *, num_classes):
-    """The network of an experiment, with its initial weights."""
+def build_model(model_spec, training, *, num_classes):
+    """The network of a run, with its initial weights."""
     return catalog.build_model(
-        experiment.model,
+        model_spec,
         num_classes=num_classes,
-        num_replicas=experiment.training.num_replicas,
-        seed=experiment.training.seed,
+        num_replicas=training.num_replicas,
+        seed=training.seed,
     )
 
 
@@ -122,7 +122,7 @@ def build_state(experiment, inputs, cluster, assignment):
     training = experiment.training
     loss_scale = experiment.loss_scale if experiment.model.precision == "mixed_float16" else None
     with cluster.strategy.scope():
-        model = build_model(experiment, num_classes=inputs.num_classes)
+        model = build_model(experiment.model, training, num_classes=inputs.num_classes)
         trained = apply_groups(model, experiment.variables)
         state = RunState(
             model,

@@ -80,7 +80,9 @@ def read_run(experiment, directory, cluster, *, num_classes=None):
             received=f"{num_classes} classes instead of {facts.num_classes}",
         )
     with cluster.strategy.scope():
-        model = preparation.build_model(experiment, num_classes=facts.num_classes)
+        model = preparation.build_model(
+            experiment.model, experiment.training, num_classes=facts.num_classes
+        )
     variables = store.read(info)
     wanted = {f"model/{variable.path}" for variable in model.weights}
     missing = sorted(wanted - set(variables))

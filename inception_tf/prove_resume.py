@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 
+from inception_tf import quiet_start  # noqa: F401  isort: skip
+
 import numpy as np
 
 from inception_tf.errors import UserError

@@ -15,6 +15,8 @@ _LISTED_CLASSES = 20
 def main(argv=None) -> int:
     """Exit status of one command: 0, or 2 for a fault that the user can mend."""
     args = _build_parser().parse_args(argv)
+    from inception_tf import quiet_start  # noqa: F401  after --help, which needs no TensorFlow
+
     try:
         return args.run(args)
     except UserError as error:

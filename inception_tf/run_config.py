@@ -1,6 +1,6 @@
 """The config of a run that exists: as it was saved, and held against another or the paper's."""
 
-from inception_tf import config
+from inception_tf import config, preparation
 from inception_tf.errors import ConfigError
 from inception_tf.parameters import SECTIONS, is_operation
 from inception_tf.resolved import describe_differences, differences
@@ -74,3 +74,19 @@ def differences_from_paper(resolved):
     model = resolved.sections["model"]
     name = _PAPER_CONFIGS[model.name, model.variant]
     return differences(config.resolve(gin_files=[name], reads=SECTIONS), resolved)
+
+
+def build_model_of_run(run_dir):
+    """The network that a run trains, with initial weights.
+
+    Raises:
+      ConfigError: no run was started there.
+      CheckpointError: its run.json cannot be read.
+    """
+    sections = resolve_saved(run_dir, reads=("model", "training")).sections
+    facts = RunDirectory(run_dir).read_facts()
+    if facts is None:
+        raise ConfigError("A run directory must hold run.json.", received=str(run_dir))
+    return preparation.build_model(
+        sections["model"], sections["training"], num_classes=facts.num_classes
+    )

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from inception_tf import flags as shared_flags  # isort: skip  (quiets TensorFlow first)
+from inception_tf import flags as shared_flags  # isort: skip  (imports TensorFlow quietly)
 
 from absl import flags
 

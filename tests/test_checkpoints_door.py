@@ -49,12 +49,12 @@ def run_dir(tmp_path):
 
 
 @pytest.fixture
-def with_experiment(monkeypatch):
+def with_run_config(monkeypatch):
     """Stands for the road's builder of a run's model."""
-    module = types.ModuleType("inception_tf.experiment")
+    module = types.ModuleType("inception_tf.run_config")
     module.build_model_of_run = lambda run_dir: make_model()
-    monkeypatch.setitem(sys.modules, "inception_tf.experiment", module)
-    monkeypatch.setattr(inception_tf, "experiment", module, raising=False)
+    monkeypatch.setitem(sys.modules, "inception_tf.run_config", module)
+    monkeypatch.setattr(inception_tf, "run_config", module, raising=False)
 
 
 def damage(run_dir, step):
@@ -217,7 +217,7 @@ def expected_weights(step, kind):
 
 
 @pytest.mark.parametrize("kind", ["averaged", "raw"])
-def test_keras_loads_the_converted_weights(run_dir, tmp_path, with_experiment, kind):
+def test_keras_loads_the_converted_weights(run_dir, tmp_path, with_run_config, kind):
     out = tmp_path / "digits.weights.h5"
     assert run_door("convert", run_dir, "--out", out, "--weights", kind) == 0
     model = make_model()
@@ -267,7 +267,7 @@ def test_averages_that_are_not_there_are_refused(tmp_path, capsys):
     assert run_door("convert", tmp_path / "run", "--out", out, "--weights", "raw") == 0
 
 
-def test_another_model_is_refused_by_the_names(run_dir, tmp_path, with_experiment, capsys):
+def test_another_model_is_refused_by_the_names(run_dir, tmp_path, with_run_config, capsys):
     values = make_values(200)
     values["model/hidden/kernel"] = np.zeros((9, 3), np.float32)
     values["model/foreign/kernel"] = values.pop("model/logits/kernel")

@@ -26,9 +26,10 @@ from inception_tf.training import objective, schedule
 from inception_tf.training.averaging import Averages
 from inception_tf.training.groups import VariableGroups, apply_groups
 from inception_tf.training.optimizer import RmsProp, clip_scale
+from inception_tf.training.recipe import StepRecipe
 from inception_tf.training.reduction import GRADIENT_BITS, STATISTIC_BITS, from_grid, to_grid
 from inception_tf.training.state import RunState
-from inception_tf.training.step import StepRecipe, TrainStep
+from inception_tf.training.step import TrainStep
 
 NUM_REPLICAS = 20
 REPLICA_BATCH = 2
@@ -37,7 +38,7 @@ SEED = 3
 NUM_RECORDS = 64
 # Low enough to clip in the first steps of every network here.
 CLIP_GLOBAL_NORM = 0.5
-# 'stem' of the units is what a fine-tuning freezes.
+# Fine-tuning keeps the first layers as they are.
 FROZEN_STEM = (
     {"pattern": r"(unit_0|unit_1)/.*", "trained": False},
     {"pattern": r".*/(kernel|bias)", "l2": 0.001, "learning_rate_factor": 0.5},
@@ -289,11 +290,11 @@ def run_job(job, here):
         here.strategy.distribute_datasets_from_function(lambda _: build_dataset(job, assignment))
     )
     loop = tf.constant(job.steps_per_loop, tf.int64)
-    # One flag that every worker raises: the sum must count each once, whatever its devices.
     for _ in range(job.num_steps // job.steps_per_loop):
+        # A flag that every worker raises: it counts once per worker, whatever its devices.
         outputs = train_step.run(batches, loop, tf.constant([1], tf.int64))
-    if int(outputs["failed_step"]) >= 0 or int(outputs["host_flags"][0]) != here.num_workers:
-        raise SystemExit(f"{job.name}: {outputs}")
+        if int(outputs["failed_step"]) >= 0 or int(outputs["host_flags"][0]) != here.num_workers:
+            raise SystemExit(f"{job.name}: {outputs}")
     values.update({f"end/{name}": value for name, value in state.values().items()})
     return values
 

@@ -1,0 +1,43 @@
+"""Imports TensorFlow without its start-up lines; every door imports this first.
+
+TensorFlow 2.21 writes half a dozen lines to stderr before any setting of its log level holds, one
+of them an error, on every machine without a GPU. They would bury the first mistake a user makes. So
+stderr waits in a file while TensorFlow is imported and looks for devices, and is shown only where
+that fails or where there is an NVIDIA device that it may be about.
+"""
+
+import contextlib
+import os
+import pathlib
+import sys
+import tempfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@contextlib.contextmanager
+def _held_back():
+    """Holds back what is written to file descriptor 2, by C++ too."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        is_wanted = True
+        try:
+            yield
+            is_wanted = any(pathlib.Path("/proc/driver/nvidia/gpus").glob("*"))
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            if is_wanted:
+                held.seek(0)
+                os.write(2, held.read())
+
+
+if "tensorflow" not in sys.modules:
+    with _held_back():
+        import tensorflow
+
+        tensorflow.config.list_physical_devices()
+        tensorflow.get_logger().setLevel("WARNING")

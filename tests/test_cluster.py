@@ -1,0 +1,166 @@
+"""Which declared replica runs where, and who this process is."""
+
+import json
+
+import pytest
+
+from inception_tf import cluster
+from inception_tf.cluster import Assignment, Cluster, ClusterSpec
+from inception_tf.errors import ConfigError
+
+
+def test_papers_replicas_on_eight_devices_take_three_rounds():
+    assignment = Assignment(num_replicas=20, replica_batch=32, num_physical=8)
+    assert assignment.global_batch == 640
+    assert assignment.rounds == 3
+    assert [len(assignment.declared_of(physical)) for physical in range(8)] == [3] * 4 + [2] * 4
+    assert list(assignment.declared_of(3)) == [3, 11, 19]
+    assert list(assignment.declared_of(4)) == [4, 12]
+
+
+@pytest.mark.parametrize("num_replicas", [1, 2, 7, 20, 50])
+def test_every_declared_replica_runs_exactly_once(num_replicas):
+    for num_physical in range(1, num_replicas + 1):
+        assignment = Assignment(
+            num_replicas=num_replicas, replica_batch=2, num_physical=num_physical
+        )
+        shares = [list(assignment.declared_of(physical)) for physical in range(num_physical)]
+        assert sorted(sum(shares, [])) == list(range(num_replicas))
+        counts = [len(share) for share in shares]
+        assert max(counts) == assignment.rounds and max(counts) - min(counts) <= 1
+
+
+def test_more_devices_than_declared_replicas_are_refused_with_a_remedy():
+    with pytest.raises(ConfigError) as caught:
+        Assignment(num_replicas=4, replica_batch=32, num_physical=8)
+    message = str(caught.value)
+    assert "8 devices for 4 declared replicas" in message
+    assert "cluster.devices_per_worker" in message and "training.num_replicas" in message
+
+
+@pytest.mark.parametrize("name", ["num_replicas", "replica_batch"])
+def test_assignment_of_nothing_is_refused(name):
+    with pytest.raises(ConfigError, match=name):
+        Assignment(**{"num_replicas": 2, "replica_batch": 2, name: 0})
+
+
+class TwoReplicaStrategy:
+    num_replicas_in_sync = 6
+
+
+def test_each_worker_is_given_its_own_devices():
+    assignments = [
+        Cluster(
+            strategy=TwoReplicaStrategy(),
+            device_kind="CPU",
+            num_workers=3,
+            worker_index=index,
+            num_local=2,
+            intra_op_threads=1,
+            deterministic=True,
+        ).assign(num_replicas=20, replica_batch=4)
+        for index in range(3)
+    ]
+    assert [assignment.first_local for assignment in assignments] == [0, 2, 4]
+    assert {assignment.num_physical for assignment in assignments} == {6}
+    assert {assignment.num_local for assignment in assignments} == {2}
+
+
+def read(monkeypatch, config):
+    monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
+    return cluster._read_tf_config()
+
+
+def test_without_tf_config_there_is_one_worker(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert cluster._read_tf_config() == (["localhost"], 0)
+
+
+def test_tf_config_names_the_workers_and_this_one(monkeypatch):
+    config = {
+        "cluster": {"worker": ["a:1", "b:1", "c:1"]},
+        "task": {"type": "worker", "index": 2},
+    }
+    assert read(monkeypatch, config) == (["a:1", "b:1", "c:1"], 2)
+
+
+@pytest.mark.parametrize(
+    ("task", "index"), [({"type": "chief", "index": 0}, 0), ({"type": "worker", "index": 1}, 2)]
+)
+def test_a_chief_comes_before_the_workers(monkeypatch, task, index):
+    config = {"cluster": {"worker": ["a:1", "b:1"], "chief": ["z:1"]}, "task": task}
+    assert read(monkeypatch, config) == (["z:1", "a:1", "b:1"], index)
+
+
+WORKERS = {"worker": ["a:1", "b:1"]}
+
+
+# None of these may end as one worker that trains alone.
+@pytest.mark.parametrize(
+    "config",
+    [
+        "",
+        "{}",
+        "null",
+        "[]",
+        '{"cluster": {"worker": ["a:1"]',
+        {"cluster": WORKERS},
+        {"task": {"type": "worker", "index": 0}},
+        {"cluster": WORKERS, "task": {"type": "worker"}},
+        {"cluster": WORKERS, "task": {"index": 0}},
+        {"cluster": WORKERS, "task": {"type": "worker", "index": "first"}},
+        {"cluster": ["a:1"], "task": {"type": "worker", "index": 0}},
+        {"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}},
+    ],
+)
+def test_malformed_tf_config_is_refused(monkeypatch, config):
+    with pytest.raises(ConfigError, match="TF_CONFIG must name the cluster.*unset TF_CONFIG"):
+        read(monkeypatch, config)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "task"),
+    [
+        (WORKERS, {"type": "worker", "index": 2}),
+        (WORKERS, {"type": "worker", "index": -1}),
+        (WORKERS, {"type": "chief", "index": 0}),
+        (WORKERS, {"type": "evaluator", "index": 0}),
+        (WORKERS, {"type": ["worker"], "index": 0}),
+        ({}, {"type": "worker", "index": 0}),
+        ({**WORKERS, "ps": ["c:1"]}, {"type": "worker", "index": 0}),
+    ],
+)
+def test_a_task_outside_the_cluster_is_refused(monkeypatch, tasks, task):
+    with pytest.raises(ConfigError, match="this task among them"):
+        read(monkeypatch, {"cluster": tasks, "task": task})
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [{"worker": ["a:1", "b:1", "a:1"]}, {"chief": ["a:1"], "worker": ["b:1", "a:1"]}],
+)
+def test_an_address_named_twice_is_refused(monkeypatch, tasks):
+    with pytest.raises(ConfigError, match="an address twice"):
+        read(monkeypatch, {"cluster": tasks, "task": {"type": "worker", "index": 0}})
+
+
+@pytest.mark.parametrize(
+    "options", [{"device": "tpu"}, {"devices_per_worker": 0}, {"intra_op_threads": 0}]
+)
+def test_hardware_that_cannot_be_is_refused(options):
+    with pytest.raises(ConfigError, match=f"cluster.{next(iter(options))}"):
+        ClusterSpec(**options)
+
+
+def test_a_gpu_that_cannot_be_opened_is_an_error_that_names_the_libraries(monkeypatch):
+    monkeypatch.setattr(cluster.tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(cluster, "_has_nvidia_device", lambda: True)
+    monkeypatch.setattr(cluster, "_can_open", lambda name: name != "libcudnn.so.9")
+    for device in ("auto", "gpu"):
+        with pytest.raises(ConfigError, match=r"opened: libcudnn\.so\.9\..*\[gpu\].*--device=cpu"):
+            cluster._device_kind(ClusterSpec(device=device))
+    assert cluster._device_kind(ClusterSpec(device="cpu")) == "CPU"
+    monkeypatch.setattr(cluster, "_has_nvidia_device", lambda: False)
+    assert cluster._device_kind(ClusterSpec(device="auto")) == "CPU"
+    with pytest.raises(ConfigError, match="needs a GPU"):
+        cluster._device_kind(ClusterSpec(device="gpu"))

@@ -135,6 +135,17 @@ class Cluster:
         """Physical replicas over all workers."""
         return self.strategy.num_replicas_in_sync
 
+    def gather(self, value: int) -> list[int]:
+        """Every worker's value, chief first; all workers call it and wait for one another."""
+        own = tf.one_hot(self.worker_index, self.num_workers, dtype=tf.int64) * value
+
+        @tf.function
+        def add():
+            return self.strategy.run(_sum_over_replicas, args=(own,))
+
+        totals = self.strategy.experimental_local_results(add())[0].numpy()
+        return (totals // self.num_local).tolist()
+
     def assign(self, *, num_replicas, replica_batch) -> Assignment:
         """Which declared replicas run on this worker's devices.
 
@@ -148,6 +159,11 @@ class Cluster:
             first_local=self.worker_index * self.num_local,
             num_local=self.num_local,
         )
+
+
+def _sum_over_replicas(value):
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
 
 def join(spec: ClusterSpec) -> Cluster:

@@ -121,6 +121,8 @@ def train(
             writer.note(f"stopped at step {step:,}; the same command goes on from there")
         elif not is_synthetic:
             _finish(prepared, session)
+        # A worker that leaves early ends the others: all wait for what the chief still writes.
+        prepared.cluster.gather(step)
         return TrainingEnd(step=step, is_complete=step == total_steps)
 
 

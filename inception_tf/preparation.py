@@ -84,6 +84,7 @@ def prepare(experiment, directory, *, is_synthetic):
     start_step, resumed = restore(
         state, directory, facts, cluster, inputs, assignment, total_steps=total_steps
     )
+    _check_same_start(cluster, start_step)
     return Prepared(
         experiment=experiment,
         run_dir=directory.path,
@@ -196,6 +197,17 @@ def restore(state, directory, facts, cluster, inputs, assignment, *, total_steps
         )
     )
     return info.step, lines + _changes(facts, cluster, inputs, info.step)
+
+
+def _check_same_start(cluster, start_step):
+    """Raises CheckpointError unless every worker goes on from the same step."""
+    steps = cluster.gather(start_step)
+    if len(set(steps)) > 1:
+        raise CheckpointError(
+            "Every worker must go on from the same checkpoint.",
+            received=", ".join(f"worker {i}: step {step:,}" for i, step in enumerate(steps)),
+            remedy="Give all of them the same --run_dir on a file system that they share.",
+        )
 
 
 def _changes(facts, cluster, inputs, step):

@@ -35,7 +35,7 @@ class Session:
         self._evaluator = None
         self._results = {}
         self._saved_at_secs = clock()
-        self._known_bad_records = 0
+        self._told_bad_records = set()
 
     # -- hooks ---------------------------------------------------------------------------------
 
@@ -51,11 +51,12 @@ class Session:
 
     def log(self, step, outputs, interval):
         """Writes the row of this step and starts counting clipped steps again."""
-        clipped = self.state.scalars["clipped_steps"]
+        clipped, last = (self.state.scalars[n] for n in ("clipped_steps", "last_row_step"))
         values = self._train_values(outputs, interval)
-        values["train/clipped_share"] = float(clipped.numpy()) / self._steps_since_row(step)
+        values["train/clipped_share"] = int(clipped.numpy()) / (step - int(last.numpy()))
         self.writer.train_row(step, values)
         clipped.assign(0)
+        last.assign(step)
         self._tell_bad_records()
 
     def evaluate(self, step):
@@ -137,16 +138,13 @@ class Session:
             values["train/loss_scale"] = float(self.state.scalars["loss_scale"].numpy())
         return values
 
-    def _steps_since_row(self, step):
-        every = self.experiment.logging.every_steps
-        return step % every or every
-
     def _tell_bad_records(self):
-        for reader in self.inputs.readers.values():
-            bad = reader.bad_records
-            for record_id, reason in bad[self._known_bad_records :]:
-                self.writer.note(f"skipped bad record {record_id}: {reason}")
-            self._known_bad_records = max(self._known_bad_records, len(bad))
+        for split, reader in self.inputs.readers.items():
+            for record_id, reason in reader.bad_records:
+                if (split, record_id) not in self._told_bad_records:
+                    self._told_bad_records.add((split, record_id))
+                    count = len(self._told_bad_records)
+                    self.writer.note(f"skipped bad record {count}: {split} {record_id}: {reason}")
 
     def _evaluated(self):
         """Results of averaged and raw weights as they are now."""

@@ -132,7 +132,7 @@ def test_no_package_host_is_named():
 
 
 @pytest.mark.slow
-def test_a_wheel_holds_the_package_and_its_configs(tmp_path):
+def test_a_wheel_holds_the_package_and_its_configs_and_works_from_any_directory(tmp_path):
     source = tmp_path / "source"
     for folder in ("inception_tf", "configs"):
         shutil.copytree(CHECKOUT / folder, source / folder)
@@ -156,3 +156,35 @@ def test_a_wheel_holds_the_package_and_its_configs(tmp_path):
     }
     assert wanted <= held
     assert not {name for name in held if name.startswith(("tests/", "configs/", "tools/"))}
+
+    # Unpacked where no checkout is near, its doors work from any directory.
+    installed = tmp_path / "installed"
+    zipfile.ZipFile(wheel).extractall(installed)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def run(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments],
+            cwd=elsewhere,
+            env={**os.environ, "PYTHONPATH": str(installed)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "training.num_epochs = 160.0  # configs/irv2.gin" in run(
+        "inception_tf.train", "--gin_file=configs/irv2.gin", "--print_config"
+    )
+    assert "360 records" in run("inception_tf.records", "build", "digits", "--out", "digits")
+    run(
+        "inception_tf.train",
+        "--gin_file=digits",
+        "--data_dir=digits",
+        "--gin_param=training.num_epochs = None",
+        "--gin_param=training.num_steps = 2",
+    )
+    assert (elsewhere / "runs" / "digits" / "export" / "1" / "saved_model.pb").exists()

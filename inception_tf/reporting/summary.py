@@ -180,10 +180,9 @@ def going_on(run_dir: str, step: int, total_steps: int, steps_per_epoch: float) 
 def first_estimate(secs_per_step: float, remaining_steps: int, *, is_resumed: bool = False) -> str:
     """What the first measured rate makes of the whole run, or of the rest of a resumed one."""
     what = "the rest of this run" if is_resumed else "this run"
-    return (
-        f"at {quantities.step_secs_text(secs_per_step)} a step {what} takes about "
-        f"{quantities.duration(secs_per_step * remaining_steps)}"
-    )
+    secs = secs_per_step * remaining_steps
+    length = quantities.duration(secs) if secs < 1 else f"about {quantities.duration(secs)}"
+    return f"at {quantities.step_secs_text(secs_per_step)} a step {what} takes {length}"
 
 
 def evaluation_table(results: Mapping[str, Counts]) -> str:

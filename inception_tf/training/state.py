@@ -5,10 +5,12 @@ import tensorflow as tf
 from inception_tf.errors import CheckpointError
 from inception_tf.training.groups import updated_statistics
 
-# float64 holds every top-1 share of a whole evaluation exactly enough to compare; -1: none yet.
+# name -> (dtype, first value); best: top-1 of the averaged weights in [0, 1], -1 for none yet.
 _SCALARS = {
     "step": (tf.int64, 0),
+    # Since the last row of metrics, so that a row is the same whoever resumed in between.
     "clipped_steps": (tf.int64, 0),
+    "last_row_step": (tf.int64, 0),
     "best_step": (tf.int64, -1),
     "best_top1": (tf.float64, -1.0),
 }

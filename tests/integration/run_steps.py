@@ -295,8 +295,17 @@ def run_job(job, here):
         outputs = train_step.run(batches, loop, tf.constant([1], tf.int64))
         if int(outputs["failed_step"]) >= 0 or int(outputs["host_flags"][0]) != here.num_workers:
             raise SystemExit(f"{job.name}: {outputs}")
+    check_copies(here.strategy, state)
     values.update({f"end/{name}": value for name, value in state.values().items()})
     return values
+
+
+def check_copies(strategy, state):
+    """Exits when a device's copy of a variable is not the first one's: only that one is written."""
+    for name, variable in state.named_variables().items():
+        first, *others = strategy.experimental_local_results(variable)
+        if any(other.numpy().tobytes() != first.numpy().tobytes() for other in others):
+            raise SystemExit(f"{name} differs between devices")
 
 
 def main():
@@ -310,6 +319,8 @@ def main():
             device="cpu", devices_per_worker=arguments.devices, intra_op_threads=1
         )
     )
+    if here.num_physical != arguments.devices * here.num_workers:
+        raise SystemExit(f"{here.num_physical} devices instead of {arguments.devices} per worker")
     for text in arguments.jobs:
         job = Job(**json.loads(text))
         keras.backend.clear_session()

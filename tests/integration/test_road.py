@@ -23,7 +23,7 @@ from inception_tf.training.checkpoint import CheckpointStore
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 NUM_STEPS = 24
-TIMEOUT_SECS = 300
+TIMEOUT_SECS = 900
 TINY = [
     "model.width_multiplier = 0.05",
     "model.block_counts = (1, 1, 1)",
@@ -335,3 +335,68 @@ def test_an_undecodable_image_stops_the_run_with_its_shard_and_offset(data_dir, 
     named = re.search(rf"{re.escape(shard.name)}\D+([\d,]+)", done.stderr)
     assert named, done.stderr
     assert int(named[1].replace(",", "")) in set(index.offset[index.shard == 0].tolist())
+
+
+@pytest.mark.slow
+def test_two_workers_end_with_the_bits_of_one_process_and_one_goes_on_where_two_stopped(
+    straight, data_dir, tmp_path
+):
+    launched = command("launch", "--workers", "2", "--")
+    done = run([*launched, *train_command(tmp_path / "two", data_dir)])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 devices of 2 workers: 2 rounds, 100% busy" in done.stdout
+    assert_same_run(tmp_path / "two", straight[0])
+
+    process = start([*launched, *train_command(tmp_path / "stopped", data_dir)])
+    wait_for_step(process, tmp_path / "stopped", 8)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=TIMEOUT_SECS)[0]
+    assert process.returncode == 143, said
+    done = run(train_command(tmp_path / "stopped", data_dir))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same_run(tmp_path / "stopped", straight[0])
+
+
+@pytest.mark.slow
+def test_the_proof_of_resume_finds_no_difference(data_dir):
+    params = [text for text in TINY if text.split(".")[0] not in ("checkpoints", "evaluation")]
+    params = [text for text in params if "num_" not in text]
+    done = run(
+        command(
+            "prove_resume", "--gin_file=configs/digits.gin", f"--data_dir={data_dir}",
+            "--num_steps=12", *[f"--gin_param={text}" for text in params],
+        )  # fmt: skip
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 differ" in done.stdout and "the same bits" in done.stdout
+
+
+@pytest.mark.slow
+def test_profiled_steps_leave_a_trace_for_tensorboard(data_dir, tmp_path):
+    done = run(train_command(tmp_path / "run", data_dir, "--profile_steps=3:5"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list((tmp_path / "run" / "tensorboard").rglob("*.xplane.pb"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_a_run_in_16_bits_trains_evaluates_and_exports(precision, data_dir, tmp_path):
+    params = [f"model.precision = '{precision}'", "export.check_images = 0"]
+    done = run(train_command(tmp_path / "run", data_dir, params=params))
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [row for row in rows_of(tmp_path / "run") if row["kind"] == "train"]
+    assert np.isfinite([row["train/loss_nats"] for row in rows]).all()
+    assert ("train/loss_scale" in rows[0]) is (precision == "mixed_float16")
+
+
+@pytest.mark.slow
+def test_the_main_job_reaches_its_accuracy_on_digits(tmp_path):
+    build_records(DigitsSource(), tmp_path / "digits")
+    done = run(
+        command(
+            "train", "--gin_file=configs/digits.gin", f"--run_dir={tmp_path / 'run'}",
+            f"--data_dir={tmp_path / 'digits'}",
+        )  # fmt: skip
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert rows_of(tmp_path / "run")[-1]["eval_averaged/top1"] >= 0.985

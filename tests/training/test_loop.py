@@ -1,0 +1,307 @@
+"""When something is due, and what the loop calls in which order."""
+
+import fractions
+import itertools
+
+import pytest
+import tensorflow as tf
+
+from inception_tf.errors import ConfigError, NonFiniteError
+from inception_tf.training.loop import SAVE_FLAG, STOP_FLAG, Cadence, Hooks, train
+
+
+def cadence(**options):
+    return Cadence(
+        **{
+            "total_steps": 100,
+            "num_examples": 1437,
+            "global_batch": 64,
+            "log_every_steps": 10,
+            **options,
+        }
+    )
+
+
+# -- the cadence -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "global_batch", "every_epochs"),
+    [(1437, 64, 1.0), (1437, 64, 0.1), (1000, 7, 0.3), (90, 39, 3.0), (10, 64, 1.0), (50, 64, 0.5)],
+)
+def test_each_multiple_of_epochs_is_evaluated_once_at_the_first_step_past_it(
+    num_examples, global_batch, every_epochs
+):
+    total_steps = 200
+    made = cadence(
+        total_steps=total_steps,
+        num_examples=num_examples,
+        global_batch=global_batch,
+        evaluate_every_epochs=every_epochs,
+    )
+    # Smallest step with step x batch >= multiple x examples, in exact arithmetic.
+    period = fractions.Fraction(str(every_epochs)) * fractions.Fraction(num_examples, global_batch)
+    due = {-int(-multiple * period // 1) for multiple in range(1, total_steps * 20)}
+    due = {step for step in due if step <= total_steps} | {total_steps}
+    assert {step for step in range(1, total_steps + 1) if made.evaluates(step)} == due
+
+
+def test_without_an_interval_only_the_end_is_evaluated():
+    assert [step for step in range(1, 101) if cadence().evaluates(step)] == [100]
+
+
+def test_rows_are_due_at_every_multiple_and_at_the_end():
+    made = cadence(total_steps=35)
+    assert [step for step in range(1, 36) if made.logs(step)] == [10, 20, 30, 35]
+
+
+def test_checkpoints_are_due_at_every_multiple_after_evaluations_and_at_the_end():
+    made = cadence(total_steps=50, save_every_steps=15, evaluate_every_epochs=1.0)
+    assert [step for step in range(1, 51) if made.saves(step)] == [15, 23, 30, 45, 50]
+    assert [step for step in range(1, 101) if cadence().saves(step)] == [100]
+
+
+@pytest.mark.parametrize("save_every_steps", [None, 7])
+@pytest.mark.parametrize("evaluate_every_epochs", [None, 0.7])
+@pytest.mark.parametrize("profile_steps", [None, (3, 12)])
+def test_a_loop_ends_exactly_where_something_is_due(
+    save_every_steps, evaluate_every_epochs, profile_steps
+):
+    made = cadence(
+        total_steps=61,
+        save_every_steps=save_every_steps,
+        evaluate_every_epochs=evaluate_every_epochs,
+        profile_steps=profile_steps,
+    )
+    edges = set(profile_steps or ())
+    due = [
+        step
+        for step in range(1, 62)
+        if made.logs(step) or made.saves(step) or made.evaluates(step) or step in edges
+    ]
+    for step in range(61):
+        assert made.next_stop(step) == min(stop for stop in due if stop > step)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"log_every_steps": 0}, "logging.every_steps"),
+        ({"save_every_steps": 0}, "checkpoints.every_steps"),
+        ({"evaluate_every_epochs": 0.0}, "evaluation.every_epochs"),
+    ],
+)
+def test_intervals_that_never_end_are_refused(options, named):
+    with pytest.raises(ConfigError, match=named):
+        cadence(**options)
+
+
+# -- the loop --------------------------------------------------------------------------------------
+
+
+class FakeTrainStep:
+    """Takes batches and answers with fixed outputs; notes the size of each loop.
+
+    Attributes:
+      steps: batches consumed.
+      sizes: steps of each call of `run`.
+    """
+
+    def __init__(self, *, start_step=0, peers=(0, 0), secs_per_step=1.0, **outputs):
+        self.steps, self.sizes, self.taken = start_step, [], []
+        self.peers, self.secs_per_step, self.secs = peers, secs_per_step, 0.0
+        self.outputs = {
+            "data_loss_nats": tf.constant(2.5),
+            "gradient_norm": tf.constant(0.75),
+            "non_finite": tf.constant(0, tf.int64),
+            "too_large": tf.constant(0, tf.int64),
+            "failed_step": tf.constant(-1, tf.int64),
+            **outputs,
+        }
+
+    def clock(self):
+        return self.secs
+
+    def run(self, iterator, num_steps, host_flags):
+        self.sizes.append(int(num_steps))
+        for _ in range(int(num_steps)):
+            outputs = self.run_one(next(iterator), host_flags)
+        return {**outputs, "data_wait_secs": tf.constant(0.25 * int(num_steps), tf.float64)}
+
+    def run_one(self, batch, host_flags):
+        self.taken.append(batch)
+        self.steps += 1
+        self.secs += self.secs_per_step
+        peers = tf.constant(self.peers, tf.int64) * tf.cast(self.steps >= 12, tf.int64)
+        return {**self.outputs, "host_flags": host_flags + peers}
+
+
+def record(train_step, made, *, steps_per_loop=1, start_step=0, save_at=(), stop_at=()):
+    """Runs the loop; (step reached, list of what it called)."""
+    calls = []
+
+    def note(name):
+        return lambda *arguments: calls.append((name, *arguments))
+
+    hooks = Hooks(
+        started=note("started"),
+        progress=lambda step, outputs, interval: calls.append(("progress", step)),
+        log=lambda step, outputs, interval: calls.append(("log", step, interval)),
+        evaluate=note("evaluate"),
+        save=note("save"),
+        profile=lambda is_start: calls.append(("profile", is_start, train_step.steps)),
+        save_is_due=lambda: train_step.steps in save_at,
+        stop_is_due=lambda: train_step.steps in stop_at,
+        clock=train_step.clock,
+        last_checkpoint=lambda: "The last good checkpoint is step-40.",
+    )
+    reached = train(
+        train_step,
+        itertools.count(start_step),
+        start_step=start_step,
+        steps_per_loop=steps_per_loop,
+        cadence=made,
+        hooks=hooks,
+    )
+    return reached, calls
+
+
+def steps_of(calls, name):
+    return [call[1] for call in calls if call[0] == name]
+
+
+@pytest.mark.parametrize("steps_per_loop", [1, 4, 100])
+def test_everything_is_called_at_its_step_whatever_the_size_of_a_loop(steps_per_loop):
+    made = cadence(total_steps=25, save_every_steps=8, evaluate_every_epochs=0.5)
+    step = FakeTrainStep()
+    reached, calls = record(step, made, steps_per_loop=steps_per_loop)
+    assert reached == 25 and step.taken == list(range(25))
+    assert steps_of(calls, "log") == [10, 20, 25]
+    assert steps_of(calls, "evaluate") == [12, 23, 25]
+    assert steps_of(calls, "save") == [8, 12, 16, 23, 24, 25]
+    assert max(step.sizes, default=1) <= steps_per_loop
+    last = [call[0] for call in calls if call[1] == 25]
+    assert last == ["progress", "log", "evaluate", "save"]
+    if steps_per_loop == 100:
+        assert step.sizes == [8, 2, 2, 4, 4, 3, 1, 1]
+
+
+def test_rate_is_told_once_after_the_second_loop():
+    step = FakeTrainStep(secs_per_step=2.0)
+    _, calls = record(step, cadence(total_steps=20, log_every_steps=7), steps_per_loop=5)
+    assert [call for call in calls if call[0] == "started"] == [("started", 7, 2.0)]
+    assert step.sizes == [5, 2, 5, 2, 5, 1]
+
+
+@pytest.mark.parametrize(("steps_per_loop", "data_wait_secs"), [(1, 0.0), (4, 2.5)])
+def test_a_row_covers_the_steps_since_the_last_one(steps_per_loop, data_wait_secs):
+    step = FakeTrainStep(secs_per_step=0.5)
+    _, calls = record(step, cadence(total_steps=24), steps_per_loop=steps_per_loop)
+    intervals = [call[2] for call in calls if call[0] == "log"]
+    assert [interval.num_steps for interval in intervals] == [10, 10, 4]
+    assert [interval.secs for interval in intervals] == [5.0, 5.0, 2.0]
+    assert intervals[0].data_wait_secs == data_wait_secs
+
+
+def test_chiefs_clock_saves_between_two_intervals():
+    reached, calls = record(FakeTrainStep(), cadence(total_steps=20), save_at=(3, 12))
+    assert reached == 20
+    assert steps_of(calls, "save") == [4, 13, 20]
+
+
+def test_stop_saves_after_the_loop_and_ends():
+    step = FakeTrainStep()
+    reached, calls = record(step, cadence(save_every_steps=50), steps_per_loop=4, stop_at=(8,))
+    assert reached == 10 and step.taken == list(range(10))
+    assert steps_of(calls, "save") == [10]
+
+
+@pytest.mark.parametrize("flag", [SAVE_FLAG, STOP_FLAG])
+def test_another_workers_flag_counts_as_this_ones(flag):
+    peers = [0, 0]
+    peers[flag] = 1
+    reached, calls = record(FakeTrainStep(peers=peers), cadence(total_steps=13))
+    assert reached == (12 if flag == STOP_FLAG else 13)
+    assert steps_of(calls, "save") == ([12] if flag == STOP_FLAG else [12, 13])
+
+
+def test_a_resumed_run_goes_on_from_its_step():
+    step = FakeTrainStep(start_step=17)
+    made = cadence(total_steps=30, save_every_steps=20)
+    reached, calls = record(step, made, start_step=17)
+    assert reached == 30 and step.taken == list(range(17, 30))
+    assert steps_of(calls, "log") == [20, 30]
+    assert steps_of(calls, "save") == [20, 30]
+
+
+def test_a_finished_run_takes_no_step():
+    step = FakeTrainStep()
+    assert record(step, cadence(total_steps=30), start_step=30) == (30, [])
+    assert not step.taken
+
+
+@pytest.mark.parametrize(
+    ("profile_steps", "start_step", "edges"),
+    [
+        ((3, 6), 0, [(True, 3), (False, 6)]),
+        ((0, 2), 0, [(True, 0), (False, 2)]),
+        ((15, 20), 0, [(True, 15), (False, 20)]),  # the end of the run writes the trace too
+        ((3, 9), 5, [(True, 5), (False, 9)]),  # resumed in the middle: the rest is traced
+        ((3, 6), 8, []),
+    ],
+)
+@pytest.mark.parametrize("steps_per_loop", [1, 50])
+def test_the_steps_between_two_edges_are_traced(profile_steps, start_step, edges, steps_per_loop):
+    made = cadence(total_steps=20, profile_steps=profile_steps)
+    step = FakeTrainStep(start_step=start_step)
+    _, calls = record(step, made, start_step=start_step, steps_per_loop=steps_per_loop)
+    assert [call[1:] for call in calls if call[0] == "profile"] == edges
+
+
+def test_a_stop_ends_the_trace():
+    made = cadence(profile_steps=(2, 50))
+    _, calls = record(FakeTrainStep(), made, stop_at=(7,))
+    assert [call[1:] for call in calls if call[0] == "profile"] == [(True, 2), (False, 8)]
+
+
+@pytest.mark.parametrize(
+    ("flag", "what"), [("non_finite", "not finite"), ("too_large", "too large for exact sums")]
+)
+def test_a_failed_step_stops_the_run_and_is_named(flag, what):
+    step = FakeTrainStep(
+        **{flag: tf.constant(2, tf.int64)},
+        failed_step=tf.constant(1234, tf.int64),
+        data_loss_nats=tf.constant(float("nan")),
+    )
+    with pytest.raises(NonFiniteError) as caught:
+        record(step, cadence())
+    message = str(caught.value)
+    assert f"at step 1,234 they were {what}" in message
+    assert "No update was applied" in message and "loss nan, gradient norm 0.75" in message
+    assert "The last good checkpoint is step-40." in message
+    assert caught.value.exit_status == 1
+
+
+def test_nothing_is_saved_or_logged_after_a_failed_step():
+    step = FakeTrainStep(failed_step=tf.constant(3, tf.int64))
+    calls = []
+    hooks = Hooks(
+        **{
+            name: lambda *arguments, name=name: calls.append(name)
+            for name in ("started", "progress", "log", "evaluate", "save", "profile")
+        },
+        save_is_due=lambda: True,
+        stop_is_due=lambda: True,
+        clock=step.clock,
+        last_checkpoint=lambda: "",
+    )
+    with pytest.raises(NonFiniteError):
+        train(
+            step, itertools.count(), start_step=9, steps_per_loop=1, cadence=cadence(), hooks=hooks
+        )
+    assert not calls
+
+
+def test_a_loop_has_at_least_one_step():
+    with pytest.raises(ConfigError, match="steps_per_loop"):
+        record(FakeTrainStep(), cadence(), steps_per_loop=0)

@@ -3,14 +3,13 @@
 import dataclasses
 import itertools
 
-from inception_tf.errors import ConfigError
+from inception_tf.errors import ConfigError, did_you_mean
 from inception_tf.parameters import (
     REFERABLE,
     SECTIONS,
     Reference,
     check_parameter,
     default_of,
-    did_you_mean,
     fit,
     parameter_names,
     same_name_elsewhere,

@@ -19,12 +19,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from inception_tf import quiet_start  # noqa: F401  before whatever imports TensorFlow
+from inception_tf import durable
 from inception_tf.errors import CheckpointError, UserError
+from inception_tf.models.layers import is_seed_state
 from inception_tf.training.checkpoint import CheckpointInfo, CheckpointStore
-from inception_tf.training.checkpoint_files import MANIFEST_NAME, flush_to_disk
+from inception_tf.training.checkpoint_files import MANIFEST_NAME
 
 GROUP_ORDER = ("model", "rms", "momentum", "average")
-_SEED_STATE = "seed_generator_state"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -262,7 +263,7 @@ def select_weights(values: Mapping[str, np.ndarray], *, kind: str) -> dict[str, 
     weights = {
         name.removeprefix("model/"): value
         for name, value in values.items()
-        if name.startswith("model/") and not name.endswith(_SEED_STATE)
+        if name.startswith("model/") and not is_seed_state(name)
     }
     if not weights:
         raise CheckpointError(
@@ -297,7 +298,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     about = {"step": str(info.step), "weights": arguments.weights}
     try:
         writers[suffix](temporary, weights, run_dir=arguments.run, about=about)
-        flush_to_disk(temporary)
+        durable.flush_to_disk(temporary)
         os.replace(temporary, out)
     except OSError as error:
         raise UserError("The weights must fit on the disk.", received=f"{out}: {error}") from error

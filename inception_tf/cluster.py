@@ -1,11 +1,12 @@
 """Who am I, which devices, and which declared replica runs where.
 
-The only reader of TF_CONFIG and of the machine's devices; TensorFlow is configured here, once, at
-the start of the road.
+The only reader of TF_CONFIG, CUDA_VISIBLE_DEVICES and the machine's devices; TensorFlow is
+configured here, once, at the start of the road.
 """
 
 import ctypes
 import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -13,6 +14,8 @@ import pathlib
 import tensorflow as tf
 
 from inception_tf.errors import ConfigError
+
+_GPU_LIST = "CUDA_VISIBLE_DEVICES"
 
 # What tensorflow[and-cuda] 2.21 opens at start.
 _CUDA_LIBRARIES = (
@@ -111,6 +114,7 @@ class Cluster:
     Attributes:
       strategy: MirroredStrategy for one worker, MultiWorkerMirroredStrategy for several.
       device_kind: 'CPU' or 'GPU'.
+      device_names: of this worker's devices: 'CPU', or what the driver calls a GPU ('NVIDIA H200').
       num_workers, worker_index: worker 0 is the chief, which alone writes files.
       num_local: physical replicas of this worker.
       intra_op_threads: threads of one op in this process.
@@ -119,6 +123,7 @@ class Cluster:
 
     strategy: tf.distribute.Strategy
     device_kind: str
+    device_names: tuple[str, ...]
     num_workers: int
     worker_index: int
     num_local: int
@@ -195,6 +200,7 @@ def join(spec: ClusterSpec) -> Cluster:
     return Cluster(
         strategy=strategy,
         device_kind=kind,
+        device_names=_device_names(kind, num_local),
         num_workers=len(workers),
         worker_index=worker_index,
         num_local=num_local,
@@ -239,31 +245,60 @@ def _read_tf_config():
 
 
 def _device_kind(spec):
-    gpus = tf.config.list_physical_devices("GPU")
-    if spec.device == "cpu" or (spec.device == "auto" and not gpus and not _has_nvidia_device()):
+    if spec.device == "cpu":
         return "CPU"
-    if gpus:
+    if tf.config.list_physical_devices("GPU"):
         return "GPU"
+    if spec.device == "auto" and (_are_gpus_hidden() or not _has_nvidia_device()):
+        return "CPU"
+    rule, received, remedy = _why_without_gpu()
+    raise ConfigError(rule, received=received, remedy=f"{remedy}, or run with --device=cpu.")
+
+
+def _why_without_gpu():
+    """Rule, finding and remedy of a machine on which TensorFlow lists no GPU."""
+    needs = "cluster.device 'gpu' needs a GPU."
+    must_open = "TensorFlow must be able to open the NVIDIA device of this machine."
+    visible = os.environ.get(_GPU_LIST)
+    if _are_gpus_hidden():
+        return needs, f"{_GPU_LIST}={visible!r}, which hides all", f"Unset {_GPU_LIST}"
+    if not _has_nvidia_device():
+        return (
+            needs,
+            "no device /dev/nvidia0, 1, ... on this machine",
+            "Install NVIDIA's driver (a container must be started with its GPUs)",
+        )
+    install = "Install the extra: pip install -e '.[gpu]' (tensorflow[and-cuda])"
+    if not tf.test.is_built_with_cuda():
+        return must_open, f"TensorFlow {tf.__version__}, built without CUDA", install
     missing = [name for name in _CUDA_LIBRARIES if not _can_open(name)]
-    raise ConfigError(
-        "TensorFlow must be able to open the NVIDIA device of this machine."
-        if _has_nvidia_device()
-        else "cluster.device 'gpu' needs a GPU.",
-        received=f"no usable GPU; libraries that cannot be opened: {', '.join(missing) or 'none'}",
-        remedy="Install the extra: pip install -e '.[gpu]' (tensorflow[and-cuda]), or run with "
-        "--device=cpu.",
+    if missing:
+        return must_open, f"libraries that cannot be opened: {', '.join(missing)}", install
+    return (
+        must_open,
+        "no usable GPU, though every library of CUDA is there"
+        + (f"; {_GPU_LIST}={visible!r}" if visible else ""),
+        "See what TensorFlow says with TF_CPP_MIN_LOG_LEVEL=0",
     )
 
 
+def _are_gpus_hidden():
+    return os.environ.get(_GPU_LIST) in ("", "-1")
+
+
 def _has_nvidia_device():
-    return any(pathlib.Path("/proc/driver/nvidia/gpus").glob("*"))
+    # Not /proc/driver/nvidia, which a container shows whether or not it was given the devices.
+    return any(pathlib.Path("/dev").glob("nvidia[0-9]*"))
 
 
 def _can_open(library):
+    """Whether the loader finds a library, or a wheel of NVIDIA's has it, as TensorFlow looks."""
     try:
         ctypes.CDLL(library)
     except OSError:
-        return False
+        wheels = importlib.util.find_spec("nvidia")
+        folders = wheels.submodule_search_locations if wheels else []
+        return any(any(pathlib.Path(f).glob(f"*/lib/{library}")) for f in folders)
     return True
 
 
@@ -302,3 +337,11 @@ def _local_devices(spec, kind):
             received=f"{count} of {len(devices)} {kind} devices",
         )
     return [name.replace("/device:", "") for name in devices[:count]]
+
+
+def _device_names(kind, num_local):
+    if kind == "CPU":
+        return ("CPU",) * num_local
+    gpus = tf.config.get_visible_devices("GPU")[:num_local]
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    return tuple(detail.get("device_name", "GPU") for detail in details)

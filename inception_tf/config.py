@@ -20,13 +20,12 @@ import tokenize
 from gin import config_parser
 
 from inception_tf.bindings import Call, Lines, Macro, check_scope, read_sections
-from inception_tf.errors import ConfigError
+from inception_tf.errors import ConfigError, did_you_mean
 from inception_tf.parameters import (
     REFERABLE,
     SECTIONS,
     Reference,
     default_of,
-    did_you_mean,
     parameter_names,
     spec_class,
 )

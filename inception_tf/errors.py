@@ -1,7 +1,8 @@
 """The errors a user can mend, and the exit status each one ends the process with."""
 
+import difflib
+
 EXIT_USER_ERROR = 2  # configuration or data: starting again without a change fails again
-EXIT_STUCK = 138  # the watchdog: peers lost or no progress; starting again may help
 EXIT_PREEMPTED = 143  # a stop was asked for and the checkpoint is written: start again
 
 
@@ -23,6 +24,12 @@ class UserError(Exception):
         if remedy is not None:
             parts.append(remedy)
         super().__init__(" ".join(parts))
+
+
+def did_you_mean(name, known, *, prefix=""):
+    """A question with the nearest known names, prefixed; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
+    return f"Did you mean {' or '.join(prefix + other for other in near)}?" if near else ""
 
 
 class ConfigError(UserError):

@@ -5,7 +5,6 @@ from inception_tf import flags as shared_flags  # isort: skip  (imports TensorFl
 from absl import flags
 
 from inception_tf import experiment, run_config
-from inception_tf.reporting import summary
 
 FLAGS = flags.FLAGS
 
@@ -18,13 +17,13 @@ def main(argv):
         FLAGS.run_dir,
         gin_params=FLAGS.gin_param,
         overrides=shared_flags.overrides(),
-        reads=("model", "data", "evaluation_crop", "evaluation", "cluster", "training"),
+        reads=("model", "data", "evaluation_crop", "evaluation", "cluster"),
     )
-    step, found = experiment.evaluate(
+    text = experiment.evaluate(
         experiment.Experiment(**resolved.sections), run_dir=FLAGS.run_dir
     )
-    print(f"{FLAGS.run_dir} at step {step:,}, single crop, every image of the split once")
-    print(summary.evaluation_table(found))
+    if text:
+        print(text)
     return 0
 
 

@@ -8,12 +8,12 @@ import time
 
 import tensorflow as tf
 
-from inception_tf import cluster as clusters
 from inception_tf import inputs as run_inputs
 from inception_tf import overview, preparation, products
 from inception_tf.cluster import ClusterSpec
 from inception_tf.data.image import Augmentation, EvaluationCrop
 from inception_tf.data.pipeline import DataSpec
+from inception_tf.errors import ConfigError
 from inception_tf.evaluation.evaluator import EvaluationSpec
 from inception_tf.models.catalog import ModelSpec
 from inception_tf.reporting import summary
@@ -94,20 +94,21 @@ def train(
       UserError: whatever the user can mend.
     """
     directory = RunDirectory(run_dir)
-    prepared = preparation.prepare(experiment, directory, is_synthetic=is_synthetic)
-    start_step, total_steps = prepared.start_step, prepared.total_steps
-    if prepared.cluster.is_chief and not is_synthetic:
-        directory.save_config(config_text)
-        directory.add_changes(start_step, operation_changes)
-        if prepared.facts is None:
-            directory.save_facts(preparation.facts_of(prepared.inputs, prepared.cluster))
-    with _open_writer(prepared) as writer, _stop_requests() as stop_requests:
-        for text in [
-            *prepared.resumed,
-            *overview.change_lines(start_step, operation_changes),
-            overview.start_text(prepared),
-            summary.paper_table(paper_rows),
-        ]:
+    with contextlib.ExitStack() as stack:
+        cluster = preparation.join_cluster(experiment, directory)
+        # From here on: TensorFlow's own handler, set by the strategy, swallows SIGTERM.
+        stop_requests = stack.enter_context(_stop_requests())
+        prepared = preparation.prepare(experiment, directory, cluster, is_synthetic=is_synthetic)
+        _check_profile_steps(profile_steps, prepared.total_steps)
+        if cluster.is_chief:
+            stack.enter_context(directory.lock())
+        if cluster.is_chief and not is_synthetic:
+            directory.save_config(config_text)
+            directory.add_changes(prepared.start_step, operation_changes)
+            if prepared.facts is None:
+                directory.save_facts(preparation.facts_of(experiment, prepared.inputs, cluster))
+        writer = stack.enter_context(_open_writer(prepared))
+        for text in overview.opening(prepared, operation_changes, paper_rows):
             writer.note(text)
         session = Session(
             prepared,
@@ -117,13 +118,10 @@ def train(
             checkpoint_facts={"recipe": recipe_hash},
         )
         step = _run_steps(prepared, session, profile_steps)
-        if step < total_steps:
-            writer.note(f"stopped at step {step:,}; the same command goes on from there")
-        elif not is_synthetic:
-            _finish(prepared, session)
+        _finish(prepared, session, step)
         # A worker that leaves early ends the others: all wait for what the chief still writes.
-        prepared.cluster.gather(step)
-        return TrainingEnd(step=step, is_complete=step == total_steps)
+        cluster.gather(step)
+        return TrainingEnd(step=step, is_complete=step == prepared.total_steps)
 
 
 def evaluate(experiment, *, run_dir):
@@ -134,27 +132,28 @@ def evaluate(experiment, *, run_dir):
       run_dir: of the run.
 
     Returns:
-      (step, {'averaged': EvaluationResult, 'raw': EvaluationResult}).
+      Text for the chief to print; '' on the other workers.
 
     Raises:
       UserError: no usable checkpoint or records.
     """
     directory = RunDirectory(run_dir)
-    cluster = clusters.join(
-        preparation.with_recorded_threads(experiment.cluster, directory.read_facts())
-    )
+    cluster = preparation.join_cluster(experiment, directory)
     inputs = run_inputs.open_inputs(
         experiment.data, experiment.model, run_dir=run_dir, splits=[experiment.data.eval_split]
     )
-    finished = products.read_run(experiment, directory, cluster, num_classes=inputs.num_classes)
-    evaluator = products.build_evaluator(experiment, finished.model, cluster, inputs)
+    trained = products.read_run(experiment, directory, cluster, num_classes=inputs.num_classes)
+    evaluator = products.build_evaluator(experiment, trained.model, cluster, inputs)
     found = {
         weights: products.evaluate_split(
-            experiment, evaluator, finished.values(averaged=weights == "averaged"), cluster, inputs
+            experiment, evaluator, trained.values(averaged=weights == "averaged"), cluster, inputs
         )
         for weights in ("averaged", "raw")
     }
-    return finished.step, found
+    if not cluster.is_chief:
+        return ""
+    what = f"{run_dir} at step {trained.step:,}, single crop, every image of the split once"
+    return "\n".join([*trained.skipped, what, summary.evaluation_table(found)])
 
 
 def export(experiment, *, run_dir, out_dir):
@@ -166,37 +165,49 @@ def export(experiment, *, run_dir, out_dir):
       out_dir: gets a version directory 1, 2, ...
 
     Returns:
-      Path of the new version.
+      Text for the chief to print; '' on the other workers, which write nothing.
 
     Raises:
       UserError: no usable checkpoint or records, or the export differs from the evaluator.
     """
     directory = RunDirectory(run_dir)
-    cluster = clusters.join(
-        preparation.with_recorded_threads(experiment.cluster, directory.read_facts())
-    )
+    cluster = preparation.join_cluster(experiment, directory)
+    if not cluster.is_chief:
+        cluster.gather(0)
+        return ""
     inputs = None
     if experiment.export.check_images:
         inputs = run_inputs.open_inputs(
             experiment.data, experiment.model, run_dir=run_dir, splits=[experiment.data.eval_split]
         )
-    finished = products.read_run(
+    trained = products.read_run(
         experiment, directory, cluster, num_classes=inputs.num_classes if inputs else None
     )
-    values = finished.values(averaged=experiment.export.weights == "averaged")
-    return products.write_export(
+    path = products.write_export(
         experiment,
-        finished.model,
-        values,
+        trained.model,
+        trained.values(averaged=experiment.export.weights == "averaged"),
         cluster=cluster,
         inputs=inputs,
-        class_names=finished.facts.class_names,
-        step=finished.step,
+        class_names=trained.facts.class_names,
+        step=trained.step,
         out_dir=out_dir,
     )
+    cluster.gather(0)
+    done = f"exported {experiment.export.weights} weights of step {trained.step:,} to {path}"
+    return "\n".join([*trained.skipped, done])
 
 
 # -- the steps of the road ---------------------------------------------------------------------
+
+
+def _check_profile_steps(profile_steps, total_steps):
+    """Raises ConfigError unless the steps to trace begin within the run."""
+    if profile_steps is not None and profile_steps[0] >= total_steps:
+        raise ConfigError(
+            "The traced steps must begin before the run ends.",
+            received=f"--profile_steps={profile_steps[0]}:{profile_steps[1]} of {total_steps:,}",
+        )
 
 
 def _open_writer(prepared):
@@ -220,7 +231,6 @@ def _stop_requests():
             raise KeyboardInterrupt
         requests.append(number)
 
-    # After the strategy was made: TensorFlow's own handler swallows SIGTERM.
     previous = {
         number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)
     }
@@ -270,16 +280,25 @@ def _run_steps(prepared, session, profile_steps):
             assignment=prepared.assignment,
             seed=experiment.training.seed,
             num_examples=inputs.num_train_examples,
-            num_steps=experiment.data.prefetch_steps + experiment.training.steps_per_loop + 2,
+            num_steps=experiment.data.prefetch_steps + 4,
         )
         reader = inputs.readers[experiment.data.train_split]
         run_inputs.raise_data_error(error, reader, record_ids=record_ids)
 
 
-def _finish(prepared, session):
+def _finish(prepared, session, step):
     """Shows the final evaluation, exports, and lets the export classify a few images."""
-    experiment, inputs = prepared.experiment, prepared.inputs
-    session.writer.note(summary.evaluation_table(session.final_results()))
+    experiment, inputs, writer = prepared.experiment, prepared.inputs, session.writer
+    out_dir = pathlib.Path(prepared.run_dir) / "export"
+    if prepared.inputs.is_synthetic:
+        return
+    if step < prepared.total_steps:
+        writer.note(f"stopped at step {step:,}; the same command goes on from there")
+        return
+    if prepared.start_step == step and out_dir.exists():
+        writer.note(f"run {prepared.run_dir} is complete; its export is in {out_dir}")
+        return
+    writer.note(summary.evaluation_table(session.final_results()))
     if not prepared.cluster.is_chief:
         return
     averaged = experiment.export.weights == "averaged"
@@ -290,9 +309,9 @@ def _finish(prepared, session):
         cluster=prepared.cluster,
         inputs=inputs,
         class_names=inputs.class_names,
-        step=prepared.total_steps,
-        out_dir=pathlib.Path(prepared.run_dir) / "export",
+        step=step,
+        out_dir=out_dir,
     )
-    session.writer.note(f"exported {experiment.export.weights} weights to {path}")
+    writer.note(f"exported {experiment.export.weights} weights to {path}")
     predictions = products.classify_some(path, experiment, inputs)
-    session.writer.note(summary.predictions_table(predictions))
+    writer.note(summary.predictions_table(predictions))

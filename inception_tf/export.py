@@ -22,12 +22,13 @@ def main(argv):
         FLAGS.run_dir,
         gin_params=FLAGS.gin_param,
         overrides=shared_flags.overrides(),
-        reads=("model", "data", "evaluation_crop", "export", "cluster", "training"),
+        reads=("model", "data", "evaluation_crop", "export", "cluster"),
     )
-    path = experiment.export(
+    text = experiment.export(
         experiment.Experiment(**resolved.sections), run_dir=FLAGS.run_dir, out_dir=FLAGS.out
     )
-    print(f"exported {resolved.sections['export'].weights} weights to {path}")
+    if text:
+        print(text)
     return 0
 
 

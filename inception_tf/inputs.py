@@ -167,7 +167,7 @@ def raise_data_error(error, reader, *, record_ids=()):
     """Turns TensorFlow's wrapper of a data error into the error itself.
 
     Args:
-      error: tf.errors.OpError raised while a batch was fetched.
+      error: tf.errors.OpError raised while a batch was fetched or used.
       reader: the RecordReader behind it.
       record_ids: where the reader itself found no fault, the records whose decoding in the graph
         may have failed.
@@ -178,7 +178,9 @@ def raise_data_error(error, reader, *, record_ids=()):
     """
     if reader.first_error is not None:
         raise reader.first_error from None
-    reader.diagnose(np.asarray(record_ids, np.int64))
+    # What a decoder raises; anything else (memory, a lost worker) is not the data's fault.
+    if isinstance(error, (tf.errors.InvalidArgumentError, tf.errors.DataLossError)):
+        reader.diagnose(np.asarray(record_ids, np.int64))
     raise error
 
 

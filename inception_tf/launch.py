@@ -8,6 +8,7 @@ fails, the rest are stopped, and the lines that the failing one wrote last are s
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import queue
@@ -42,6 +43,9 @@ class Worker:
         self.last_lines = collections.deque(maxlen=KEPT_LINES)
         self.status = None
         self._print_line = print_line
+        self._is_collected = False
+        # Reentrant: the handler of a signal sends it on, in whatever the main thread is doing.
+        self._lock = threading.RLock()
         # Its own session: a Ctrl-C in the terminal reaches the launcher only, which passes it
         # on once, and a worker's own children are stopped with it.
         self._process = subprocess.Popen(
@@ -65,19 +69,28 @@ class Worker:
             self._print_line(f"[worker {self.index}] {line}")
 
     def _wait(self, ended):
-        code = self._process.wait()
-        self.send(signal.SIGKILL)  # children left behind would hold the pipe open
+        # Its end is awaited first and collected afterwards: only until then is its number its own.
+        with contextlib.suppress(ChildProcessError):  # collected by the system: SIGCHLD is ignored
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        with self._lock:
+            self._send(signal.SIGKILL)  # children left behind would hold the pipe open
+            code = self._process.wait()
+            self._is_collected = True
         self._reader.join(timeout=READ_SECS)
         self.status = 128 - code if code < 0 else code  # ended by signal n: 128 + n, as in a shell
         ended.put(self)
 
     def send(self, signum):
         """Sends a signal to the worker and its children, if it still runs."""
-        if self.status is None:
-            try:
-                os.killpg(self._process.pid, signum)
-            except ProcessLookupError:
-                pass  # nothing of it is left
+        with self._lock:
+            if not self._is_collected:
+                self._send(signum)
+
+    def _send(self, signum):
+        try:
+            os.killpg(self._process.pid, signum)
+        except ProcessLookupError:
+            pass  # nothing of it is left
 
 
 class Job:
@@ -106,7 +119,12 @@ class Job:
         self._send_all(self._signal)
 
     def run(self):
-        """Runs all workers to their end; returns (first worker that failed or None, workers)."""
+        """Runs all workers to their end.
+
+        Returns:
+          (guilty worker, all workers): the first that failed, else the first that was asked to
+          stop and did, else None.
+        """
         for index, environment in enumerate(self._environments):
             self._workers.append(
                 Worker(
@@ -119,18 +137,21 @@ class Job:
             )
         if self._signal is not None:  # it came while they were being started
             self._send_all(self._signal)
-        guilty = None
-        deadline = None
+        failed = stopped = deadline = None
         for _ in range(len(self._workers)):
             worker = self._next_ended(deadline)
-            if worker.status != 0 and guilty is None:
-                guilty = worker
+            if worker.status == 0:
+                continue
+            if deadline is None:
                 deadline = time.monotonic() + self._grace_secs
-                # A worker that was asked to stop leaves with its checkpoint written, and so do
-                # the others at the same step: they are given the time, not another signal.
-                if worker.status != errors.EXIT_PREEMPTED:
-                    self._send_all(signal.SIGTERM)
-        return guilty, self._workers
+            if worker.status == errors.EXIT_PREEMPTED:
+                # It leaves with its checkpoint written, and so do the others at the same step:
+                # they are given the time, not another signal.
+                stopped = stopped or worker
+            elif failed is None:
+                failed = worker
+                self._send_all(signal.SIGTERM)
+        return failed or stopped, self._workers
 
     def _next_ended(self, deadline):
         if deadline is not None:
@@ -173,7 +194,7 @@ def worker_environments(environment, *, num_workers, devices_per_worker=None):
       environment: mapping to start from.
       num_workers: processes of the job.
       devices_per_worker: GPUs of each worker, taken in order from CUDA_VISIBLE_DEVICES where
-        that is set; None leaves every GPU visible to every worker.
+        that is set ('' and '-1' hide all of them); None leaves every GPU visible to every worker.
 
     Raises:
       ConfigError: CUDA_VISIBLE_DEVICES lists fewer devices than the workers need.
@@ -193,6 +214,8 @@ def worker_environments(environment, *, num_workers, devices_per_worker=None):
 
 
 def _gpus_of(index, environment, num_workers, devices_per_worker):
+    if environment.get(GPU_LIST) in ("", "-1"):
+        return []  # hidden on purpose, and hidden they stay
     needed = num_workers * devices_per_worker
     visible = [str(number) for number in range(needed)]
     if environment.get(GPU_LIST):
@@ -269,7 +292,7 @@ def report_failure(guilty, workers, stream):
     if guilty.status == errors.EXIT_PREEMPTED:
         print("\nThe workers were asked to stop and did.", file=stream)
         return
-    print(f"\nworker {guilty.index} ended first, with status {guilty.status}:", file=stream)
+    print(f"\nworker {guilty.index} failed first, with status {guilty.status}:", file=stream)
     for line in guilty.last_lines:
         print(f"  {line}", file=stream)
     for worker in workers:

@@ -1,7 +1,5 @@
 """The start-up summary of a run: every number a user would otherwise work out by hand."""
 
-import os
-
 import tensorflow as tf
 
 from inception_tf.errors import ConfigError
@@ -24,6 +22,19 @@ def warnings_of(experiment, model, assignment, *, total_steps):
     )
 
 
+def opening(prepared, operation_changes, paper_rows):
+    """The texts that a run begins with: where it goes on, what changed, what it is made of."""
+    return [
+        *prepared.resumed,
+        *(
+            f"from step {prepared.start_step:,}: {name} {now!r}, was {before!r}"
+            for name, before, now in operation_changes
+        ),
+        start_text(prepared),
+        summary.paper_table(paper_rows),
+    ]
+
+
 def start_text(prepared):
     """The whole summary as text."""
     experiment, inputs, cluster = prepared.experiment, prepared.inputs, prepared.cluster
@@ -36,6 +47,7 @@ def start_text(prepared):
         data_dir=inputs.data_dir,
         where_from=inputs.where_from,
         split_examples=_split_examples(inputs),
+        num_train_examples=inputs.num_train_examples,
         num_classes=inputs.num_classes,
         label_base=inputs.manifest.label_base if inputs.manifest else None,
     )
@@ -65,9 +77,8 @@ def start_text(prepared):
             precision=experiment.model.precision,
         ),
         machine=facts.MachineFacts(
-            devices=[cluster.device_kind] * cluster.num_local,
+            devices=cluster.device_names,
             intra_op_threads=cluster.intra_op_threads,
-            num_cores=os.cpu_count(),
             is_deterministic=cluster.deterministic,
             reduction=training.reduction,
         ),
@@ -127,11 +138,6 @@ def _decay_warnings(experiment, *, total_steps, num_replicas):
     return warnings
 
 
-def change_lines(step, changes):
-    """What changed in how a run is carried out, with the step from which it holds."""
-    return [f"from step {step:,}: {name} {now!r}, was {before!r}" for name, before, now in changes]
-
-
 def schedule_words(schedule):
     """A schedule as a sentence."""
     if isinstance(schedule, TwoPhase):
@@ -139,23 +145,38 @@ def schedule_words(schedule):
             f"{schedule.first_learning_rate:g} for {schedule.first_epochs:g} epochs, then "
             f"{schedule_words(schedule.then)}"
         )
-    every = f"{schedule.epochs_per_decay:g} epochs"
-    if schedule.decay_steps is not None:
+    if schedule.decay_steps is None:
+        every = f"{schedule.epochs_per_decay:g} epochs"
+    else:
         every = f"{schedule.decay_steps:,} steps"
     how = "staircase" if schedule.staircase else "smooth"
     return f"{schedule.learning_rate:g} x {schedule.factor:g} every {every}, {how}"
 
 
 def first_rates(learning_rate, total_steps, steps_per_epoch, *, most=3):
-    """(step, rate) where the first rates of a schedule begin; looks at a few steps per epoch."""
-    found = []
-    stride = max(1, int(steps_per_epoch) // 4)
-    for step in range(0, min(total_steps, stride * 64), stride):
-        rate = float(learning_rate(tf.constant(step, tf.int64)))
-        if not found or rate != found[-1][1]:
-            found.append((step, rate))
-        if len(found) == most:
-            break
+    """(step, rate) where the first rates of a schedule begin.
+
+    A schedule that changes at every step (smooth, or warming up) is shown at whole epochs.
+    """
+
+    def rate(step):
+        return float(learning_rate(tf.constant(step, tf.int64)))
+
+    per_epoch = max(1, round(steps_per_epoch))
+    if total_steps > 1 and rate(0) != rate(1):
+        return [(step, rate(step)) for step in range(0, total_steps, per_epoch)[:most]]
+    found, step = [(0, rate(0))], 0
+    while len(found) < most:
+        # The first whole epoch with another rate, then the very step between.
+        low = step
+        high = next((s for s in range(step, total_steps, per_epoch) if rate(s) != rate(low)), None)
+        if high is None:
+            return found
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if rate(middle) == found[-1][1] else (low, middle)
+        found.append((high, rate(high)))
+        step = high
     return found
 
 

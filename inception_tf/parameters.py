@@ -5,7 +5,6 @@ Knows nothing of gin. A new section or parameter appears here through the datacl
 
 import ast
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -13,7 +12,7 @@ import typing
 from inception_tf.cluster import ClusterSpec
 from inception_tf.data.image import Augmentation, EvaluationCrop
 from inception_tf.data.pipeline import DataSpec
-from inception_tf.errors import ConfigError
+from inception_tf.errors import ConfigError, did_you_mean
 from inception_tf.evaluation.evaluator import EvaluationSpec
 from inception_tf.models.catalog import ModelSpec
 from inception_tf.reporting.events import LoggingSpec
@@ -53,9 +52,10 @@ REFERABLE = {
     "two_phase": TwoPhase,
 }
 
-# What another value may not change: the weights that a run ends with, and what its evaluation
-# means. It may be changed when a run goes on. Whole sections, or single parameters of a section
-# that is recipe otherwise.
+# How a run is carried out, not what it computes: it may be changed when a run goes on. Device,
+# tf32, deterministic, threads and jit_compile decide which kernels compute, and therefore the last
+# digits of the weights, never the recipe; a resume with others announces it. Whole sections, or
+# single parameters of a section that is recipe otherwise.
 OPERATION = {
     "checkpoints",
     "cluster",
@@ -113,12 +113,6 @@ def annotation_of(parameter):
     """The declared type of 'section.name'."""
     section, name = parameter.split(".")
     return typing.get_type_hints(spec_class(section))[name]
-
-
-def did_you_mean(name, known, *, prefix=""):
-    """A question with the nearest known names, prefixed; empty where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
-    return f"Did you mean {' or '.join(prefix + other for other in near)}?" if near else ""
 
 
 def same_name_elsewhere(name):

@@ -13,7 +13,7 @@ from inception_tf import overview
 from inception_tf.errors import CheckpointError, ConfigError
 from inception_tf.models import catalog
 from inception_tf.reporting import summary
-from inception_tf.run_directory import RunFacts
+from inception_tf.run_directory import FACTS_FILE, RunFacts
 from inception_tf.training import objective, schedule
 from inception_tf.training.checkpoint import CheckpointStore
 from inception_tf.training.groups import apply_groups
@@ -59,14 +59,21 @@ class Prepared:
         return self.inputs.num_train_examples / self.assignment.global_batch
 
 
-def prepare(experiment, directory, *, is_synthetic):
-    """Joins the cluster, opens the data, builds the variables and restores the newest checkpoint.
+def join_cluster(experiment, directory):
+    """This worker and its devices, with the thread count that a run began with."""
+    spec, facts = experiment.cluster, _facts_of_checkpoints(directory)
+    if facts is not None and spec.intra_op_threads is None:
+        spec = dataclasses.replace(spec, intra_op_threads=facts.intra_op_threads)
+    return clusters.join(spec)
+
+
+def prepare(experiment, directory, cluster, *, is_synthetic):
+    """Opens the data, builds the variables and restores the newest checkpoint.
 
     Raises:
       UserError: whatever the user can mend.
     """
-    facts = directory.read_facts()
-    cluster = clusters.join(with_recorded_threads(experiment.cluster, facts))
+    facts = _facts_of_checkpoints(directory)
     if is_synthetic:
         inputs = run_inputs.generated_inputs(experiment.model)
     else:
@@ -81,10 +88,20 @@ def prepare(experiment, directory, *, is_synthetic):
     total_steps = total_steps_of(training, num_examples=inputs.num_train_examples)
     state, recipe = build_state(experiment, inputs, cluster, assignment)
     warnings = overview.warnings_of(experiment, state.model, assignment, total_steps=total_steps)
-    start_step, resumed = restore(
-        state, directory, facts, cluster, inputs, assignment, total_steps=total_steps
-    )
+    start_step, resumed = 0, []
+    if not is_synthetic:
+        start_step, resumed = restore(state, directory)
     _check_same_start(cluster, start_step)
+    if start_step > total_steps:
+        raise ConfigError(
+            "A run cannot be shorter than what it has done.",
+            received=f"{directory.path} is at step {start_step:,} of {total_steps:,}",
+            remedy="Raise training.num_epochs or training.num_steps.",
+        )
+    if start_step:
+        steps_per_epoch = inputs.num_train_examples / assignment.global_batch
+        resumed += [summary.going_on(str(directory.path), start_step, total_steps, steps_per_epoch)]
+        resumed += _changes(facts, facts_of(experiment, inputs, cluster), start_step)
     return Prepared(
         experiment=experiment,
         run_dir=directory.path,
@@ -109,13 +126,6 @@ def build_model(model_spec, training, *, num_classes):
         num_replicas=training.num_replicas,
         seed=training.seed,
     )
-
-
-def with_recorded_threads(spec, facts):
-    """A resumed run computes with the threads it began with, unless the user says otherwise."""
-    if facts is None or spec.intra_op_threads is not None:
-        return spec
-    return dataclasses.replace(spec, intra_op_threads=facts.intra_op_threads)
 
 
 def build_state(experiment, inputs, cluster, assignment):
@@ -169,14 +179,16 @@ def _class_counts(experiment, inputs):
     return (0,) * experiment.model.background_class + tuple(counts)
 
 
-def restore(state, directory, facts, cluster, inputs, assignment, *, total_steps):
+def restore(state, directory):
     """Puts the newest good checkpoint into the state; its step and what to say about it.
 
     Raises:
       CheckpointError: checkpoints lie there but none can be used: nothing starts at 0 over them.
     """
     store = CheckpointStore.of_run(directory.path)
-    if inputs.is_synthetic or not store.holds_checkpoints():
+    if not store.holds_checkpoints():
+        if directory.config_file.exists():
+            return 0, [f"run {directory.path} was begun but holds no checkpoint: starts at step 0"]
         return 0, []
     info, skipped = store.newest_verified()
     lines = [f"skipped {path}: {reason}" for path, reason in skipped]
@@ -188,15 +200,7 @@ def restore(state, directory, facts, cluster, inputs, assignment, *, total_steps
         )
     store.check_matches(info, state.expected())
     state.restore(store.read(info))
-    lines.append(
-        summary.going_on(
-            str(directory.path),
-            info.step,
-            total_steps,
-            inputs.num_train_examples / assignment.global_batch,
-        )
-    )
-    return info.step, lines + _changes(facts, cluster, inputs, info.step)
+    return info.step, lines
 
 
 def _check_same_start(cluster, start_step):
@@ -210,30 +214,46 @@ def _check_same_start(cluster, start_step):
         )
 
 
-def _changes(facts, cluster, inputs, step):
-    """What differs from the first start and therefore rounds differently from here on."""
+def _facts_of_checkpoints(directory):
+    """The facts that the checkpoints of a directory were made under; None without checkpoints.
+
+    Raises:
+      CheckpointError: checkpoints without them.
+    """
+    if not CheckpointStore.of_run(directory.path).holds_checkpoints():
+        return None
+    facts = directory.read_facts()
     if facts is None:
         raise CheckpointError(
-            "A run directory with checkpoints must hold run.json.",
+            f"A run directory with checkpoints must hold {FACTS_FILE}.",
+            received=str(directory.path),
             remedy="Restore the file, or give another --run_dir for a new run.",
         )
-    if facts.num_examples != inputs.num_train_examples:
+    return facts
+
+
+def _changes(facts, now, step):
+    """What differs from the first start and therefore rounds differently from here on."""
+    if facts.num_examples != now.num_examples:
         raise ConfigError(
             "A run goes on only with the data it began with.",
-            received=f"{inputs.num_train_examples:,} training examples instead of "
-            f"{facts.num_examples:,}",
+            received=f"{now.num_examples:,} training examples instead of {facts.num_examples:,}",
             remedy="Give the same records, or another --run_dir for a new run.",
         )
-    now = facts_of(inputs, cluster)
+    names = ("device_kind", "intra_op_threads", "deterministic", "topology")
+    before = {**{name: getattr(facts, name) for name in names}, **facts.kernels}
+    after = {**{name: getattr(now, name) for name in names}, **now.kernels}
     return [
-        f"goes on with other rounding from step {step:,}: {name} was {getattr(facts, name)}, "
-        f"is {getattr(now, name)}"
-        for name in ("device_kind", "intra_op_threads", "deterministic", "versions")
-        if getattr(facts, name) != getattr(now, name)
+        f"goes on with other rounding from step {step:,}: {name} was {before.get(name)!r}, is "
+        f"{after.get(name)!r}"
+        for name in {**before, **after}
+        if before.get(name) != after.get(name)
     ]
 
 
-def facts_of(inputs, cluster):
+def facts_of(experiment, inputs, cluster):
+    """What decides this run's bits, or what its outputs mean."""
+    is_exact = experiment.training.reduction == "exact"
     return RunFacts(
         num_classes=inputs.num_classes,
         class_names=tuple(inputs.class_names),
@@ -241,7 +261,15 @@ def facts_of(inputs, cluster):
         device_kind=cluster.device_kind,
         intra_op_threads=cluster.intra_op_threads,
         deterministic=cluster.deterministic,
-        versions={"tensorflow": tf.__version__, "keras": keras.__version__},
+        # Exact sums are the same on every topology; others only repeat on their own.
+        topology="" if is_exact else f"{cluster.num_physical} of {cluster.num_workers} workers",
+        kernels={
+            "devices": ", ".join(sorted(set(cluster.device_names))),
+            "tf32": str(experiment.cluster.tf32),
+            "jit_compile": str(experiment.training.jit_compile),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
     )
 
 

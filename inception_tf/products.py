@@ -28,12 +28,14 @@ class TrainedRun:
       facts: of the run.
       model: the network, with initial weights.
       variables: name -> array, as saved.
+      skipped: lines that name newer checkpoints that do not verify.
     """
 
     step: int
     facts: RunFacts
     model: object
     variables: dict[str, np.ndarray]
+    skipped: list[str]
 
     def values(self, *, averaged):
         """(trainable, non-trainable) values in the model's order.
@@ -83,16 +85,26 @@ def read_run(experiment, directory, cluster, *, num_classes=None):
         model = preparation.build_model(
             experiment.model, experiment.training, num_classes=facts.num_classes
         )
-    variables = store.read(info)
-    wanted = {f"model/{variable.path}" for variable in model.weights}
-    missing = sorted(wanted - set(variables))
-    if missing:
+    wanted = {f"model/{v.path}": (tuple(v.shape), v.dtype) for v in model.weights}
+    found = {name: info.variables.get(name) for name in wanted}
+    wrong = [
+        f"{name}: {found[name]} instead of {wanted[name]}"
+        for name in wanted
+        if found[name] is None or tuple(found[name][0]) != wanted[name][0]
+    ]
+    if wrong:
         raise CheckpointError(
-            "A checkpoint must hold every weight of the network.",
-            received=f"{info.path} without {missing[:10]}",
+            "A checkpoint must hold every weight of the network, in its shape.",
+            received=f"{info.path} with {len(wrong)} others: {'; '.join(wrong[:10])}",
             remedy="Use the configuration of that run.",
         )
-    return TrainedRun(step=info.step, facts=facts, model=model, variables=variables)
+    return TrainedRun(
+        step=info.step,
+        facts=facts,
+        model=model,
+        variables=store.read(info),
+        skipped=[f"skipped {path}: {reason}" for path, reason in skipped],
+    )
 
 
 def build_evaluator(experiment, model, cluster, inputs):

@@ -64,6 +64,12 @@ def _prove(args, folder):
         process.wait()
     elif process.returncode:
         raise UserError("The training must run.", received=f"exit status {process.returncode}")
+    else:
+        raise UserError(
+            "The training must still be at work when it is killed.",
+            received=f"a run of {args.num_steps} steps that had ended",
+            remedy="Raise --num_steps.",
+        )
     print("resumed", flush=True)
     _wait(_start(args, resumed))
     return _compare(straight, resumed, args.num_steps)

@@ -7,10 +7,13 @@ that fails or where there is an NVIDIA device that it may be about.
 """
 
 import contextlib
+import importlib
 import os
 import pathlib
 import sys
 import tempfile
+
+from inception_tf.errors import ConfigError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -25,7 +28,8 @@ def _held_back():
         is_wanted = True
         try:
             yield
-            is_wanted = any(pathlib.Path("/proc/driver/nvidia/gpus").glob("*"))
+            is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+            is_wanted = not is_hidden and any(pathlib.Path("/dev").glob("nvidia[0-9]*"))
         finally:
             sys.stderr.flush()
             os.dup2(kept, 2)
@@ -37,6 +41,11 @@ def _held_back():
 
 if "tensorflow" not in sys.modules:
     with _held_back():
+        try:
+            importlib.import_module("inception_tf.models")  # refuses another backend of Keras
+        except ConfigError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(error.exit_status)
         import tensorflow
 
         tensorflow.config.list_physical_devices()

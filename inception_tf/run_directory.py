@@ -1,16 +1,18 @@
 """What a run directory keeps beside checkpoints and metrics: its configuration and its facts."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
-import os
 import pathlib
-import tempfile
 
-from inception_tf.errors import CheckpointError
+from inception_tf import durable
+from inception_tf.errors import CheckpointError, ConfigError
 
 CONFIG_FILE = "config.gin"
 FACTS_FILE = "run.json"
 CHANGES_FILE = "changes.jsonl"
+LOCK_FILE = ".lock"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,8 @@ class RunFacts:
       device_kind: 'CPU' or 'GPU'.
       intra_op_threads: per process; a resumed run uses them again.
       deterministic: whether kernels were deterministic.
-      versions: package -> version.
+      topology: devices and workers, where the order of the sums matters; else ''.
+      kernels: what else decides which kernels compute: name -> value.
     """
 
     num_classes: int
@@ -33,7 +36,8 @@ class RunFacts:
     device_kind: str
     intra_op_threads: int
     deterministic: bool
-    versions: dict[str, str]
+    topology: str
+    kernels: dict[str, str]
 
 
 class RunDirectory:
@@ -51,6 +55,34 @@ class RunDirectory:
     def facts_file(self) -> pathlib.Path:
         """Where the facts lie once a run has started."""
         return self.path / FACTS_FILE
+
+    @contextlib.contextmanager
+    def lock(self):
+        """Keeps every other process from writing here, for as long as the `with` lasts.
+
+        Raises:
+          ConfigError: another process trains in this directory, or it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self.path / LOCK_FILE, "a", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                "A run directory must be writable.", received=str(error)
+            ) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    "A run directory has one training process (with its workers) at a time.",
+                    received=f"{self.path}, where another one is at work",
+                    remedy="Wait for it or stop it, or give another --run_dir. Several tasks that "
+                    "should be one job need TF_CONFIG.",
+                ) from None
+            except OSError:
+                pass  # a file system without locks: nothing can be known
+            yield
 
     def save_config(self, text: str) -> None:
         """Keeps the resolved configuration; before the first step."""
@@ -89,12 +121,5 @@ class RunDirectory:
 
 
 def _save_text(path, text):
-    """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    durable.save_text(path, text)

@@ -3,6 +3,7 @@
 import pathlib
 
 import tensorflow as tf
+from absl import logging
 
 from inception_tf import products
 from inception_tf.reporting import summary
@@ -57,7 +58,6 @@ class Session:
         self.writer.train_row(step, values)
         clipped.assign(0)
         last.assign(step)
-        self._tell_bad_records()
 
     def evaluate(self, step):
         """Evaluates averaged and raw weights and remembers the best averaged top-1."""
@@ -77,6 +77,7 @@ class Session:
     def save(self, step):
         """Writes a checkpoint and removes those that no rule keeps; the chief alone."""
         self._saved_at_secs = self.clock()
+        self._tell_bad_records()
         if not self.cluster.is_chief or self.inputs.is_synthetic:
             return
         self.writer.flush()
@@ -94,7 +95,9 @@ class Session:
         )
 
     def profile(self, is_start):
-        """Starts or ends a TensorBoard trace of the steps between."""
+        """Starts or ends a TensorBoard trace of the steps between; the chief alone."""
+        if not self.cluster.is_chief:
+            return
         if is_start:
             tf.profiler.experimental.start(str(self.run_dir / "tensorboard"))
         else:
@@ -139,12 +142,18 @@ class Session:
         return values
 
     def _tell_bad_records(self):
+        """Names each bad record once; every worker those that it has met."""
         for split, reader in self.inputs.readers.items():
             for record_id, reason in reader.bad_records:
-                if (split, record_id) not in self._told_bad_records:
-                    self._told_bad_records.add((split, record_id))
-                    count = len(self._told_bad_records)
-                    self.writer.note(f"skipped bad record {count}: {split} {record_id}: {reason}")
+                if (split, record_id) in self._told_bad_records:
+                    continue
+                self._told_bad_records.add((split, record_id))
+                count = len(self._told_bad_records)
+                text = f"skipped bad record {count}: {split} {record_id}: {reason}"
+                if self.cluster.is_chief:
+                    self.writer.note(text)
+                else:
+                    logging.warning(text)
 
     def _evaluated(self):
         """Results of averaged and raw weights as they are now."""

@@ -9,6 +9,7 @@ from absl import flags
 from inception_tf import config, experiment, run_config
 from inception_tf.errors import EXIT_PREEMPTED, ConfigError
 from inception_tf.parameters import SECTIONS
+from inception_tf.run_directory import RunDirectory
 
 FLAGS = flags.FLAGS
 
@@ -32,6 +33,8 @@ def main(argv):
         return 0
     suffix = "-synthetic" if FLAGS.synthetic else ""
     run_dir = pathlib.Path(FLAGS.run_dir or f"runs/{resolved.name}{suffix}")
+    if FLAGS.synthetic:
+        _check_synthetic(run_dir)
     resolved, changes = run_config.reconcile(resolved, run_dir, recipe_wins=FLAGS.recipe_wins)
     end = experiment.train(
         experiment.Experiment(**resolved.sections),
@@ -59,6 +62,21 @@ def _resolve():
         overrides=shared_flags.overrides(),
         reads=SECTIONS,
     )
+
+
+def _check_synthetic(run_dir):
+    if RunDirectory(run_dir).config_file.exists():
+        raise ConfigError(
+            "Generated batches must not go into the directory of a run.",
+            received=f"--synthetic with --run_dir={run_dir}, which holds one",
+            remedy="Leave --run_dir out, or give a new one.",
+        )
+    if FLAGS.data_dir is not None:
+        raise ConfigError(
+            "Generated batches need no records.",
+            received=f"--synthetic with --data_dir={FLAGS.data_dir}",
+            remedy="Leave one of them out.",
+        )
 
 
 def _parse_profile_steps(text):

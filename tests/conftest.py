@@ -1,4 +1,4 @@
-"""What every test gets: a quiet TensorFlow, one thread per op, and the shared images."""
+"""What every test gets: a quiet TensorFlow, the CPU, one thread per op, and the shared images."""
 
 import os
 import pathlib
@@ -9,6 +9,8 @@ import pytest
 # last digits do not depend on the machine's number of cores.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+# The numbers that tests expect are a CPU's; set it to '0' to try a GPU.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 SHARED_IMAGES = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -1,5 +1,6 @@
 """Which declared replica runs where, and who this process is."""
 
+import importlib
 import json
 
 import pytest
@@ -53,6 +54,7 @@ def test_each_worker_is_given_its_own_devices():
         Cluster(
             strategy=TwoReplicaStrategy(),
             device_kind="CPU",
+            device_names=("CPU", "CPU"),
             num_workers=3,
             worker_index=index,
             num_local=2,
@@ -152,15 +154,74 @@ def test_hardware_that_cannot_be_is_refused(options):
         ClusterSpec(**options)
 
 
-def test_a_gpu_that_cannot_be_opened_is_an_error_that_names_the_libraries(monkeypatch):
-    monkeypatch.setattr(cluster.tf.config, "list_physical_devices", lambda kind: [])
-    monkeypatch.setattr(cluster, "_has_nvidia_device", lambda: True)
-    monkeypatch.setattr(cluster, "_can_open", lambda name: name != "libcudnn.so.9")
-    for device in ("auto", "gpu"):
-        with pytest.raises(ConfigError, match=r"opened: libcudnn\.so\.9\..*\[gpu\].*--device=cpu"):
-            cluster._device_kind(ClusterSpec(device=device))
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretends a machine without a GPU that TensorFlow lists, for one reason or another."""
+
+    def pretend(*, has_device=True, visible=None, missing=(), has_cuda=True):
+        monkeypatch.setattr(cluster.tf.config, "list_physical_devices", lambda kind: [])
+        monkeypatch.setattr(cluster.tf.test, "is_built_with_cuda", lambda: has_cuda)
+        monkeypatch.setattr(cluster, "_has_nvidia_device", lambda: has_device)
+        monkeypatch.setattr(cluster, "_can_open", lambda name: name not in missing)
+        if visible is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    return pretend
+
+
+@pytest.mark.parametrize("device", ["auto", "gpu"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"missing": ["libcudnn.so.9"]},
+            r"cannot be opened: libcudnn\.so\.9\..*\[gpu\].*--device=cpu",
+        ),
+        ({"has_cuda": False}, r"built without CUDA.*\[gpu\]"),
+        ({}, "every library of CUDA is there.*TF_CPP_MIN_LOG_LEVEL=0"),
+        ({"visible": "7"}, "CUDA_VISIBLE_DEVICES='7'"),
+    ],
+)
+def test_a_gpu_that_tensorflow_cannot_open_is_an_error_with_its_cause(
+    machine, device, options, message
+):
+    machine(**options)
+    with pytest.raises(ConfigError, match=message):
+        cluster._device_kind(ClusterSpec(device=device))
     assert cluster._device_kind(ClusterSpec(device="cpu")) == "CPU"
-    monkeypatch.setattr(cluster, "_has_nvidia_device", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"visible": ""}, "CUDA_VISIBLE_DEVICES='', which hides all.*Unset"),
+        ({"visible": "-1"}, "CUDA_VISIBLE_DEVICES='-1', which hides all.*Unset"),
+        ({"has_device": False}, "no device /dev/nvidia0.*--device=cpu"),
+    ],
+)
+def test_without_a_device_that_may_be_used_auto_means_the_cpu(machine, options, message):
+    machine(**options)
     assert cluster._device_kind(ClusterSpec(device="auto")) == "CPU"
-    with pytest.raises(ConfigError, match="needs a GPU"):
+    with pytest.raises(ConfigError, match=f"'gpu' needs a GPU.*{message}"):
         cluster._device_kind(ClusterSpec(device="gpu"))
+
+
+def test_libraries_of_nvidias_wheels_count_as_there(monkeypatch, tmp_path):
+    name = "libcudnn_of_a_test.so.9"
+    assert not cluster._can_open(name)
+    (tmp_path / "nvidia" / "cudnn" / "lib").mkdir(parents=True)
+    (tmp_path / "nvidia" / "cudnn" / "lib" / name).touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    assert cluster._can_open(name)
+
+
+def test_devices_are_called_what_their_driver_calls_them(monkeypatch):
+    gpus = ["gpu:0", "gpu:1", "gpu:2"]
+    details = {"gpu:0": {"device_name": "NVIDIA H200"}, "gpu:1": {}}
+    monkeypatch.setattr(cluster.tf.config, "get_visible_devices", lambda kind: gpus)
+    monkeypatch.setattr(cluster.tf.config.experimental, "get_device_details", details.get)
+    assert cluster._device_names("GPU", 2) == ("NVIDIA H200", "GPU")
+    assert cluster._device_names("CPU", 2) == ("CPU", "CPU")

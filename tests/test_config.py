@@ -202,13 +202,15 @@ def test_values_become_what_the_dataclass_declares(here):
     resolved = resolve(
         here(
             f"{LENGTH}model:\n  block_counts = [1, 2, 3]  # a list\n  batch_norm_epsilon = 1\n"
-            "objective.output_weights = {'logits': 1}\naugmentation.area_range = [0, 1]\n"
+            "objective.output_weights = {'logits': 1}\naugmentation.area_range = [0.5, 1]\n"
         )
     )
     model = resolved.sections["model"]
     assert model.block_counts == (1, 2, 3)
     assert type(model.batch_norm_epsilon) is float and model.batch_norm_epsilon == 1.0
     assert type(resolved.sections["objective"].output_weights["logits"]) is float
+    least, most = resolved.sections["augmentation"].area_range
+    assert type(most) is float and (least, most) == (0.5, 1.0)
     assert resolved.bound["model.block_counts"].where == "my.gin:3"
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import queue
 import signal
 import subprocess
 import sys
@@ -56,9 +57,42 @@ def test_status_and_last_lines_are_those_of_the_worker_that_failed_first():
     )
     assert done.returncode == 7
     report = done.stderr.strip().splitlines()
-    assert report[0] == "worker 1 ended first, with status 7:"
+    assert report[0] == "worker 1 failed first, with status 7:"
     assert "no such shard" in report[2]
     assert report[3:] == ["worker 0 ended with status 143", "worker 2 ended with status 143"]
+
+
+def test_a_worker_that_stopped_is_not_blamed_for_one_that_fails_later():
+    done = run_workers(
+        2, "i == 0 and sys.exit(143); time.sleep(0.5); print('disk on fire'); sys.exit(5)"
+    )
+    assert done.returncode == 5
+    report = done.stderr.strip().splitlines()
+    assert report[0] == "worker 1 failed first, with status 5:"
+    assert "disk on fire" in report[1]
+    assert report[2:] == ["worker 0 ended with status 143"]
+
+
+def test_workers_that_were_asked_to_stop_and_did_are_no_failure():
+    done = run_workers(3, "time.sleep(0.2 * i); sys.exit(143)")
+    assert done.returncode == errors.EXIT_PREEMPTED
+    assert done.stderr.strip() == "The workers were asked to stop and did."
+
+
+def test_no_signal_goes_to_a_process_number_that_may_be_a_strangers(monkeypatch):
+    sent = []
+
+    def kill_group(pid, signum):
+        # Raises ChildProcessError once the worker has been collected and its number is free.
+        assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+        sent.append(signum)
+
+    monkeypatch.setattr(launch.os, "killpg", kill_group)
+    ended = queue.SimpleQueue()
+    worker = launch.Worker(0, ["true"], os.environ, ended=ended, print_line=print)
+    assert ended.get(timeout=30).status == 0
+    worker.send(signal.SIGTERM)
+    assert sent == [signal.SIGKILL]
 
 
 def test_a_worker_that_ignores_the_stop_is_killed_after_the_grace():
@@ -108,6 +142,11 @@ def test_devices_are_shared_out_in_order():
         {launch.GPU_LIST: "4,5,6,7"}, num_workers=2, devices_per_worker=2
     )
     assert [e[launch.GPU_LIST] for e in environments] == ["4,5", "6,7"]
+    for hidden in ("", "-1"):
+        environments = launch.worker_environments(
+            {launch.GPU_LIST: hidden}, num_workers=2, devices_per_worker=1
+        )
+        assert [e[launch.GPU_LIST] for e in environments] == ["", ""]
     with pytest.raises(errors.ConfigError, match="3 workers x 2 devices need 6 devices"):
         launch.worker_environments(
             {launch.GPU_LIST: "4,5,6,7"}, num_workers=3, devices_per_worker=2

@@ -20,7 +20,7 @@ KEEPERS = ("records", "weights", "checkpoints", "launch", "prove_resume")
 DOOR_HELPERS = ("flags", "quiet_start")  # what several doors share
 DOOR = 5
 FLOORS = {
-    "errors": 0,
+    **dict.fromkeys(("errors", "durable"), 0),
     **dict.fromkeys(GROUND, 1),
     **dict.fromkeys(HALLS, 2),
     **dict.fromkeys(EXPERIMENT, 3),
@@ -243,6 +243,7 @@ def test_each_rule_sees_its_fault(tmp_path, rule, path, text):
     house = {
         "__init__.py": "",
         "errors.py": "",
+        "durable.py": "",
         "cluster.py": "import os\nfrom inception_tf import errors\nx = os.environ",
         "data/__init__.py": "",
         "data/manifest.py": "from inception_tf import errors",

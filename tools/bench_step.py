@@ -27,8 +27,9 @@ from inception_tf.models.catalog import ModelSpec, build_model
 from inception_tf.training.averaging import Averages
 from inception_tf.training.groups import VariableGroups, apply_groups
 from inception_tf.training.optimizer import RmsProp
+from inception_tf.training.recipe import StepRecipe
 from inception_tf.training.state import RunState
-from inception_tf.training.step import StepRecipe, TrainStep
+from inception_tf.training.step import TrainStep
 
 NUM_CLASSES = 1000
 RATE = 0.045

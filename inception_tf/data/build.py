@@ -22,11 +22,11 @@ import google_crc32c
 import numpy as np
 import tensorflow as tf
 
+from inception_tf import durable
 from inception_tf.data import jpeg
 from inception_tf.data import tfrecord
 from inception_tf.data.directory import MANIFEST_NAME
-from inception_tf.data.directory import open_durable
-from inception_tf.data.directory import save_text
+from inception_tf.data.directory import open_shard
 from inception_tf.data.directory import shard_name
 from inception_tf.data.journal import FinishedShard
 from inception_tf.data.journal import open_journal
@@ -111,7 +111,7 @@ def build_records(
             manifest = _build_manifest(shards, written, source, class_names, label_base, plan)
             if on_bad_image == "report":
                 bad = [image for finished in written for image in finished.bad]
-                save_text(out / BAD_IMAGES_NAME, json.dumps(bad, indent=1) + "\n")
+                durable.save_text(out / BAD_IMAGES_NAME, json.dumps(bad, indent=1) + "\n")
             save_manifest(out, manifest)
     return read_manifest(out)
 
@@ -260,7 +260,7 @@ def _write_shard(source, out, shard, on_bad_image):
     """Writes one shard and returns its line of the journal."""
     num_records = num_bytes = crc = 0
     changes, bad = collections.Counter(), []
-    with open_durable(out, shard.file) as stream:
+    with open_shard(out / shard.file) as stream:
         for image, label in zip(shard.images, shard.labels):
             try:
                 stored = jpeg.build_record_image(source.read(image))

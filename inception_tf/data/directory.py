@@ -1,11 +1,11 @@
-"""The files of a data directory: their names, and writing them whole or not at all."""
+"""The files of a data directory: their names, and writing its shards."""
 
 import contextlib
 import errno
-import os
 import pathlib
 import re
 
+from inception_tf import durable
 from inception_tf.errors import DataError
 
 MANIFEST_NAME = "manifest.json"
@@ -58,43 +58,20 @@ def list_shards(data_dir) -> dict[str, tuple[str, ...]]:
 
 
 @contextlib.contextmanager
-def open_durable(directory: pathlib.Path, file: str):
-    """A binary file to write that has its name only once all of its bytes are on the disk.
-
-    One writer at a time: the hidden file that a killed one leaves behind is written over.
+def open_shard(path: pathlib.Path):
+    """A shard to write that has its name only once all of its bytes are on the disk.
 
     Raises:
       DataError: the disk is full.
     """
-    temporary = directory / f".{file}.tmp"
     try:
-        with open(temporary, "wb") as stream:
+        with durable.open_whole(path) as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(
-                "Records need more space on the disk.",
-                received=f"{directory} is full",
-                remedy="Make space and give the same command again.",
-            ) from None
-        raise
-    os.replace(temporary, directory / file)
-    sync_directory(directory)
-
-
-def save_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file whole or not at all, and on the disk when this returns."""
-    with open_durable(path.parent, path.name) as stream:
-        stream.write(text.encode())
-
-
-def sync_directory(directory) -> None:
-    """Makes renames inside a directory survive a power cut."""
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DataError(
+            "Records need more space on the disk.",
+            received=f"{path.parent} is full",
+            remedy="Make space and give the same command again.",
+        ) from None

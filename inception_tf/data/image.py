@@ -7,13 +7,13 @@ worker and after any resume.
 """
 
 import dataclasses
-import difflib
 import math
 
 import tensorflow as tf
 
 from inception_tf.data import color
 from inception_tf.errors import ConfigError
+from inception_tf.errors import did_you_mean
 
 # The raw ops because tf.image.resize is half-pixel centred (except 'area'): a shift of up to
 # half a pixel against the released weights. Their defaults are TF1's, and they read uint8.
@@ -55,6 +55,32 @@ class Augmentation:
     horizontal_flip: bool = True
     color: str = "full"
 
+    def __post_init__(self):
+        _check_range("area_range", self.area_range, most=1.0)
+        _check_range("aspect_ratio_range", self.aspect_ratio_range, most=math.inf)
+        if not 0.0 <= self.min_object_covered <= 1.0:
+            raise ConfigError(
+                "augmentation.min_object_covered must lie in [0, 1].",
+                received=repr(self.min_object_covered),
+                remedy="The released recipe has 0.1.",
+            )
+        if self.max_attempts < 1:
+            raise ConfigError(
+                "augmentation.max_attempts must be at least 1.",
+                received=repr(self.max_attempts),
+                remedy="The released recipe has 100.",
+            )
+        methods = self.resize_methods
+        if isinstance(methods, str) or not methods:
+            raise ConfigError(
+                "augmentation.resize_methods must be a tuple of at least one name.",
+                received=repr(methods),
+                remedy="Write ('bilinear',) for one method; mind the comma.",
+            )
+        for method in methods:
+            _check_name("augmentation.resize_methods", method, _RESIZE_OPS)
+        _check_name("augmentation.color", self.color, color.ORDERINGS)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationCrop:
@@ -62,51 +88,13 @@ class EvaluationCrop:
 
     central_fraction: float = 0.875  # of EACH side
 
-
-def check_augmentation(augmentation: Augmentation) -> None:
-    """Refuses an augmentation that cannot be carried out.
-
-    Raises:
-      ConfigError: a range is empty or leaves its bounds, or a name is unknown.
-    """
-    _check_range("area_range", augmentation.area_range, most=1.0)
-    _check_range("aspect_ratio_range", augmentation.aspect_ratio_range, most=math.inf)
-    if not 0.0 <= augmentation.min_object_covered <= 1.0:
-        raise ConfigError(
-            "augmentation.min_object_covered must lie in [0, 1].",
-            received=repr(augmentation.min_object_covered),
-            remedy="The released recipe has 0.1.",
-        )
-    if augmentation.max_attempts < 1:
-        raise ConfigError(
-            "augmentation.max_attempts must be at least 1.",
-            received=repr(augmentation.max_attempts),
-            remedy="The released recipe has 100.",
-        )
-    methods = augmentation.resize_methods
-    if isinstance(methods, str) or not methods:
-        raise ConfigError(
-            "augmentation.resize_methods must be a tuple of at least one name.",
-            received=repr(methods),
-            remedy="Write ('bilinear',) for one method; mind the comma.",
-        )
-    for method in methods:
-        _check_name("augmentation.resize_methods", method, _RESIZE_OPS)
-    _check_name("augmentation.color", augmentation.color, color.ORDERINGS)
-
-
-def check_evaluation_crop(crop: EvaluationCrop) -> None:
-    """Refuses a central crop that is empty or larger than the image.
-
-    Raises:
-      ConfigError: `central_fraction` is not in (0, 1].
-    """
-    if not 0.0 < crop.central_fraction <= 1.0:
-        raise ConfigError(
-            "evaluation_crop.central_fraction must lie in (0, 1].",
-            received=repr(crop.central_fraction),
-            remedy="It is the share of each side; the released evaluation has 0.875.",
-        )
+    def __post_init__(self):
+        if not 0.0 < self.central_fraction <= 1.0:
+            raise ConfigError(
+                "evaluation_crop.central_fraction must lie in (0, 1].",
+                received=repr(self.central_fraction),
+                remedy="It is the share of each side; the released evaluation has 0.875.",
+            )
 
 
 def decode_training(
@@ -124,7 +112,7 @@ def decode_training(
     Args:
       jpeg: string scalar, a whole JPEG file of any colour space.
       key: int64 [2], (seed, position). The image is a pure function of the bytes and this.
-      augmentation: a checked `Augmentation`.
+      augmentation: an `Augmentation`.
       height_px: rows of the result.
       width_px: columns of the result.
 
@@ -163,7 +151,7 @@ def decode_evaluation(
 
     Args:
       jpeg: string scalar, a whole image file.
-      crop: a checked `EvaluationCrop`.
+      crop: an `EvaluationCrop`.
       height_px: rows of the result.
       width_px: columns of the result.
 
@@ -197,7 +185,7 @@ def sample_window(
     Args:
       image_shape: int32 [3], height, width, channels of the image.
       key: int64 [2].
-      augmentation: a checked `Augmentation`.
+      augmentation: an `Augmentation`.
     """
     whole_image = tf.constant([[[0.0, 0.0, 1.0, 1.0]]])
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
@@ -256,12 +244,10 @@ def _check_range(name, bounds, *, most):
 
 
 def _check_name(setting, name, known):
-    if name in known:
-        return
-    close = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
-    raise ConfigError(
-        f"{setting} knows no such name.",
-        received=repr(name),
-        remedy=f"{hint}Known: {', '.join(known)}.",
-    )
+    if name not in known:
+        near = did_you_mean(repr(name), map(repr, known))
+        raise ConfigError(
+            f"{setting} knows no such name.",
+            received=repr(name),
+            remedy=f"{near} Known: {', '.join(known)}.".lstrip(),
+        )

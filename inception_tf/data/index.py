@@ -4,12 +4,12 @@ import concurrent.futures
 import dataclasses
 import os
 import pathlib
-import tempfile
 import zipfile
 
 import numpy as np
 from absl import logging
 
+from inception_tf import durable
 from inception_tf.data import tfrecord
 from inception_tf.errors import DataError
 
@@ -140,18 +140,9 @@ def _cache_arrays(caches, arrays):
 
 def _save_arrays(cache, arrays):
     cache.parent.mkdir(parents=True, exist_ok=True)
-    # Several workers may build the same index at once: each renames a file of its own.
-    fd, temporary = tempfile.mkstemp(prefix=f".{cache.name}.", dir=cache.parent)
-    try:
-        with os.fdopen(fd, "wb") as stream:
-            np.savez(stream, **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the cache from other users
-        os.replace(temporary, cache)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    # Several workers may build the same index at once.
+    with durable.open_whole(cache, has_other_writers=True) as stream:
+        np.savez(stream, **arrays)
 
 
 def _scan(files, *, split, with_labels):

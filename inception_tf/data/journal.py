@@ -7,8 +7,7 @@ import json
 import os
 import pathlib
 
-import google_crc32c
-
+from inception_tf import durable
 from inception_tf.data.directory import JOURNAL_NAME
 from inception_tf.data.directory import MANIFEST_NAME
 from inception_tf.data.directory import list_shards
@@ -59,7 +58,7 @@ class Journal:
                 entry = ShardEntry(**stored["entry"])
                 path = self._directory / entry.file
                 if path.is_file() and path.stat().st_size == entry.num_bytes:
-                    if file_crc(path) == entry.crc32c:
+                    if durable.crc32c_of_file(path) == entry.crc32c:
                         finished = FinishedShard(entry, stored["changes"], tuple(stored["bad"]))
                         intact[entry.file] = finished
         return intact
@@ -101,15 +100,6 @@ def open_journal(directory, plan: dict):
         elif not text.endswith("\n"):
             stream.write("\n")  # keeps the next line apart from one that a kill cut short
         yield journal
-
-
-def file_crc(path) -> int:
-    """CRC-32C of a whole file, unmasked."""
-    crc = 0
-    with open(path, "rb") as stream:
-        while block := stream.read(2**20):
-            crc = google_crc32c.extend(crc, block)
-    return crc
 
 
 def _other_build(directory):

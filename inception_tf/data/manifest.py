@@ -12,10 +12,10 @@ import pathlib
 import numpy as np
 from absl import logging
 
+from inception_tf import durable
 from inception_tf.data.directory import JOURNAL_NAME
 from inception_tf.data.directory import MANIFEST_NAME
 from inception_tf.data.directory import list_shards
-from inception_tf.data.directory import save_text
 from inception_tf.data.index import RecordIndex
 from inception_tf.data.index import read_index
 from inception_tf.errors import DataError
@@ -110,7 +110,7 @@ def save_manifest(data_dir, manifest: Manifest) -> pathlib.Path:
     """Writes manifest.json whole or not at all; its path."""
     stored = {"format": _FORMAT, **dataclasses.asdict(manifest)}
     path = pathlib.Path(data_dir) / MANIFEST_NAME
-    save_text(path, json.dumps(stored, indent=1, sort_keys=True) + "\n")
+    durable.save_text(path, json.dumps(stored, indent=1, sort_keys=True) + "\n")
     return path
 
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from inception_tf.data import image
 from inception_tf.data import order
+from inception_tf.errors import ConfigError
 
 _PADDING = -1  # the position of an image that fills up a batch and is never read
 _READS_AHEAD = 4  # micro-batches whose bytes are read while earlier ones are decoded
@@ -41,6 +42,29 @@ class DataSpec:
     max_bad_records: int = 0
     num_parallel_calls: int | None = None
     prefetch_steps: int = 2
+
+    def __post_init__(self):
+        if self.on_bad_record not in ("raise", "skip"):
+            raise ConfigError(
+                "data.on_bad_record must be 'raise' or 'skip'.", received=repr(self.on_bad_record)
+            )
+        if self.max_bad_records < 0 or (self.on_bad_record == "raise" and self.max_bad_records):
+            raise ConfigError(
+                "data.max_bad_records must be 0 with data.on_bad_record = 'raise', else at least"
+                " 0.",
+                received=f"{self.max_bad_records} with {self.on_bad_record!r}",
+            )
+        if self.label_base not in (None, 0, 1):
+            raise ConfigError("data.label_base must be 0, 1 or None.", received=self.label_base)
+        if self.num_parallel_calls is not None and self.num_parallel_calls < 1:
+            raise ConfigError(
+                "data.num_parallel_calls must be at least 1, or None.",
+                received=self.num_parallel_calls,
+            )
+        if self.prefetch_steps < 0:
+            raise ConfigError(
+                "data.prefetch_steps must be at least 0.", received=self.prefetch_steps
+            )
 
 
 def train_dataset(
@@ -76,11 +100,7 @@ def train_dataset(
       Per local replica and step {'images': float32 [rounds, n, H, W, 3] in [-1, 1], 'labels':
       int32 [rounds, n]}. A failed read ends the iteration with an error of TensorFlow's;
       `reader.first_error` holds the real one.
-
-    Raises:
-      ConfigError: the augmentation cannot be carried out.
     """
-    image.check_augmentation(augmentation)
     batch_shape = [assignment.rounds, assignment.replica_batch]
     size = {"height_px": height_px, "width_px": width_px}
 
@@ -139,11 +159,7 @@ def eval_dataset(
     Returns:
       {'images': float32 [b, H, W, 3] in [-1, 1], 'labels': int32 [b], 'valid': bool [b]};
       padding is zeros with valid False.
-
-    Raises:
-      ConfigError: the crop is empty or larger than the image.
     """
-    image.check_evaluation_crop(crop)
     num_elements = -(-num_examples // (replica_batch * num_physical)) * num_local
     size = {"height_px": height_px, "width_px": width_px}
 

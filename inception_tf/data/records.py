@@ -11,10 +11,8 @@ from inception_tf.data import jpeg
 from inception_tf.data import tfrecord
 from inception_tf.data.index import RecordIndex
 from inception_tf.data.manifest import Manifest
-from inception_tf.errors import ConfigError
 from inception_tf.errors import DataError
 
-_RAISE, _SKIP = "raise", "skip"
 _REMEDY = (
     "Find every bad record with `python -m inception_tf.records check DIR`; copy or build the"
     " shard again, or set data.on_bad_record = 'skip' with data.max_bad_records."
@@ -42,9 +40,6 @@ class RecordReader:
         stands in for a bad one, a pure function of the data. 'skip' also decodes every image
         in full when it is first read.
       max_bad_records: with 'skip', how many different bad records are tolerated.
-
-    Raises:
-      ConfigError: an unknown policy, or a budget that it cannot use.
     """
 
     def __init__(
@@ -52,22 +47,13 @@ class RecordReader:
         index: RecordIndex,
         manifest: Manifest,
         *,
-        on_bad_record: str = _RAISE,
+        on_bad_record: str = "raise",
         max_bad_records: int = 0,
     ):
-        if on_bad_record not in (_RAISE, _SKIP):
-            raise ConfigError(
-                "on_bad_record must be 'raise' or 'skip'.", received=repr(on_bad_record)
-            )
-        if max_bad_records < 0 or (on_bad_record == _RAISE and max_bad_records):
-            raise ConfigError(
-                "max_bad_records must be 0 with on_bad_record = 'raise', else 0 or more.",
-                received=f"{max_bad_records} with {on_bad_record!r}",
-            )
         self.index = index
         self.manifest = manifest
         self.first_error: Exception | None = None
-        self._skips = on_bad_record == _SKIP
+        self._skips = on_bad_record == "skip"
         self._max_bad_records = max_bad_records
         self._bad = {}
         self._decoded = np.zeros(len(index), bool)  # images known to decode, with 'skip'

@@ -52,7 +52,8 @@ class Evaluator:
         'logits'. Its own values are not read.
       strategy: the tf.distribute.Strategy under which the model was built.
       num_outputs: outputs of the network, the background's included.
-      background_class: output 0 is the background and no class; labels count it already.
+      background_class: output 0 is the background and no class; labels count it already. `run`
+        ranks it with the others (see `metrics.label_ranks`).
 
     Raises:
       ConfigError: the model has another number of outputs.

@@ -65,8 +65,11 @@ def label_ranks(logits, labels):
     """How many outputs stand before the label's, per example.
 
     Equal logits stand in the order of their index, as `tf.math.top_k` lists them. So a network
-    that gives every class the same score is right by chance only (`in_top_k` would give it 100%),
-    and the top k counted here are the k that the exported model names.
+    that gives every class the same score is right by chance only (`in_top_k` would give it 100%).
+    Without a background class the top k counted here are the k that the exported model names. With
+    one, its output is ranked like any other, as the released evaluations do over their 1,001
+    outputs (slim eval_image_classifier.py, inception_eval.py): an image for which it comes first
+    counts as wrong, where an export, which never names it, may answer the right class.
 
     Args:
       logits: float [n, K].

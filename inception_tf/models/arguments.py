@@ -1,8 +1,6 @@
 """What every builder of a network checks of its arguments."""
 
-import difflib
-
-from inception_tf.errors import ConfigError
+from inception_tf.errors import ConfigError, did_you_mean
 
 # All four networks share the chain 299 -> 149 -> 147 -> 147 -> 73 -> 71 -> 35 -> 17 -> 8; 75 is the
 # smallest input that leaves 1x1 at its end.
@@ -13,11 +11,10 @@ def check_choice(value, choices, *, what):
     """Raises unless `value` is one of the choices; names the nearest one."""
     if value in choices:
         return
-    near = difflib.get_close_matches(str(value), choices)
     raise ConfigError(
         f"{what} must be one of {sorted(choices)}.",
         received=repr(value),
-        remedy=f"Did you mean '{near[0]}'?" if near else None,
+        remedy=did_you_mean(repr(value), map(repr, choices)) or None,
     )
 
 

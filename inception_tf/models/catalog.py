@@ -183,7 +183,7 @@ def count_multiply_adds(model):
 
 
 def smallest_batch_norm_counts(model):
-    """Values per image that each batch norm's statistics rest on, the fewest first.
+    """Values per image that each trained batch norm's statistics rest on, the fewest first.
 
     A declared replica of n images gives n times as many per channel; from fewer than 2 no variance
     can be estimated.
@@ -197,7 +197,7 @@ def smallest_batch_norm_counts(model):
     layers = [
         layer
         for layer in model.layers
-        if isinstance(layer, (ConvUnit, keras.layers.BatchNormalization))
+        if isinstance(layer, (ConvUnit, keras.layers.BatchNormalization)) and layer.trainable
     ]
     counts = [(layer.name, _grid_size(layer)) for layer in layers]
     return sorted(counts, key=lambda named: named[1])

@@ -14,6 +14,11 @@ from inception_tf.errors import ConfigError
 SAME, VALID = "same", "valid"
 
 
+def is_seed_state(path):
+    """Whether the Keras path of a variable is that of a seed generator's state: no weight."""
+    return path.endswith("seed_generator_state")
+
+
 def layer_seed(seed, layer_name):
     """Seed of one layer's random numbers: a pure function of the model's seed and its name.
 
@@ -231,7 +236,8 @@ class Dropout(keras.layers.Layer):
 
     The state of `keras.layers.Dropout` has a path such as `seed_generator_3/...`, numbered by what
     the process has built before; masks keyed by it would not be a function of the layer.
-    Here it is `<layer name>/seed_generator_state`.
+    Here it is `<layer name>/seed_generator_state`. The masks are Keras' own on a CPU, and the same
+    on every device type: the generator is named. XLA turns a key into other masks.
     """
 
     def __init__(self, rate, *, seed=None, **kwargs):
@@ -250,7 +256,9 @@ class Dropout(keras.layers.Layer):
     def call(self, inputs, training=None):
         if not training or self.rate == 0.0:
             return inputs
-        return keras.random.dropout(inputs, self.rate, seed=self.seed_generator)
+        # XLA takes keys of 32 bits alone; reduced as keras.random.dropout does it.
+        key = tf.cast(self.seed_generator.next() % (tf.int32.max - 1), tf.int32)
+        return tf.nn.experimental.stateless_dropout(inputs, self.rate, key, rng_alg="philox")
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

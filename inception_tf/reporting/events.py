@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
+from inception_tf import durable
 from inception_tf.errors import ConfigError
 from inception_tf.reporting.curves import Curves
 from inception_tf.reporting.metrics_file import METRICS_FILE
 from inception_tf.reporting.metrics_file import read_rows
 from inception_tf.reporting.metrics_file import row_line
 from inception_tf.reporting.metrics_file import supersede_after
-from inception_tf.reporting.metrics_file import sync_directory
 from inception_tf.reporting.progress import ProgressLine
 from inception_tf.reporting.progress import evaluation_text
 
@@ -80,7 +80,6 @@ class EventWriter:
         self._is_chief = is_chief
         self._is_open = is_chief
         self._curves = None
-        self._told = set()
         if not is_chief:
             return
         run_dir = Path(run_dir)
@@ -89,7 +88,7 @@ class EventWriter:
         rows = read_rows(run_dir)
         self._told = {(row["step"], row["kind"]) for row in rows}
         self._file = open(run_dir / METRICS_FILE, "ab")
-        sync_directory(run_dir)
+        durable.flush_to_disk(run_dir)
         if spec.tensorboard:
             self._curves = Curves(
                 run_dir / TENSORBOARD_DIR, rows=rows, written_secs=self._written_secs()
@@ -112,10 +111,6 @@ class EventWriter:
         if self._is_chief:
             self._add_row(step, "eval", values)
             self._line.note(evaluation_text(step, values))
-
-    def has_row(self, step: int, kind: str) -> bool:
-        """Whether this step has its row of this kind; on others than the chief always False."""
-        return (step, kind) in self._told
 
     def progress(self, step: int, values: Mapping[str, float]) -> None:
         """Moves the live line of a terminal; nothing is recorded, other streams get nothing."""

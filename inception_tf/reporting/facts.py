@@ -17,6 +17,7 @@ class DataFacts:
       data_dir: directory of the records, None for generated batches.
       where_from: which of the places looked at it was ('--data_dir', '$TFDS_DATA_DIR' ...).
       split_examples: split name -> examples.
+      num_train_examples: of the split that is trained on: an epoch.
       num_classes: without background.
       label_base: label of the first class in the records, 0 or 1; None for generated batches.
     """
@@ -24,6 +25,7 @@ class DataFacts:
     data_dir: str | None
     where_from: str | None = None
     split_examples: Mapping[str, int]
+    num_train_examples: int
     num_classes: int
     label_base: int | None
 
@@ -88,15 +90,13 @@ class MachineFacts:
 
     Attributes:
       devices: description of each local device ('CPU', 'NVIDIA H200').
-      intra_op_threads: per process; None means every core.
-      num_cores: cores of this machine.
+      intra_op_threads: per process.
       is_deterministic: deterministic kernels.
       reduction: 'exact', 'float32' or 'bfloat16'.
     """
 
     devices: Sequence[str]
-    intra_op_threads: int | None
-    num_cores: int
+    intra_op_threads: int
     is_deterministic: bool
     reduction: str
 

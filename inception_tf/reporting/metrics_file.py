@@ -13,6 +13,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from inception_tf import durable
+
 METRICS_FILE = "metrics.jsonl"
 SUPERSEDED_FILE = "metrics.superseded.jsonl"
 
@@ -78,9 +80,9 @@ def supersede_after(run_dir: str | os.PathLike, step: int) -> int:
         earlier = superseded.read_bytes() if superseded.exists() else b""
         # Equal lines at the end are those of this very move, cut short between the two files.
         if not earlier.endswith(_joined(moved)):
-            _replace_file(superseded, earlier + _joined(moved))
+            durable.save_bytes(superseded, earlier + _joined(moved))
     if _joined(kept) != before:
-        _replace_file(path, _joined(kept))
+        durable.save_bytes(path, _joined(kept))
     return len(moved)
 
 
@@ -110,23 +112,3 @@ def _parsed_row(line):
 
 def _joined(lines):
     return b"".join(line + b"\n" for line in lines)
-
-
-def _replace_file(path, content):
-    """Puts a whole file in place of another one: a reader or a kill sees the one or the other."""
-    unfinished = path.with_name(path.name + ".tmp")
-    with open(unfinished, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: str | os.PathLike) -> None:
-    """Makes names created or replaced in a directory survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -142,15 +142,7 @@ def promise_lines(machine: MachineFacts, batch: BatchFacts) -> list[str]:
             f"reduction '{machine.reduction}': only this fixed topology ({topology}) repeats its "
             f"bits; on another one the run is equal in distribution only"
         ]
-    threads = machine.intra_op_threads
-    if threads is None:
-        lines.append(
-            f"intra-op threads: every core, {machine.num_cores} here; another count rounds "
-            f"differently from the first step on"
-        )
-    else:
-        lines.append(f"intra-op threads: {threads} a process")
-    return lines
+    return [*lines, f"intra-op threads: {machine.intra_op_threads} a process"]
 
 
 def paper_table(rows: Sequence[tuple[str, object, object]]) -> str:
@@ -234,14 +226,14 @@ def _labelled(label, lines):
 
 def _length_line(schedule, data, batch):
     global_batch = batch.num_replicas * batch.replica_batch
-    examples = data.split_examples.get("train")
-    made_of = ""
-    if examples:
-        made_of = f" ({quantities.count(examples)} images / {quantities.count(global_batch)})"
+    images = quantities.count(data.num_train_examples)
     per_epoch = quantities.rounded(schedule.steps_per_epoch, decimals=2)
     epochs = quantities.rounded(schedule.total_steps / schedule.steps_per_epoch, decimals=2)
     steps = quantities.count_of(schedule.total_steps, "step")
-    return f"{steps} = {epochs} epochs of {per_epoch} steps{made_of}"
+    return (
+        f"{steps} = {epochs} epochs of {per_epoch} steps "
+        f"({images} images / {quantities.count(global_batch)})"
+    )
 
 
 def _schedule_lines(schedule):

@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 
+from inception_tf import durable
 from inception_tf.errors import UserError
 
 
@@ -75,20 +76,12 @@ def save_version(out_dir, write) -> pathlib.Path:
     except BaseException:
         shutil.rmtree(writing, ignore_errors=True)
         raise
-    _flush_one(out_dir)
+    durable.flush_to_disk(out_dir)
     return out_dir / str(version)
 
 
 def _flush(directory):
     """Brings every file and directory to disk: a rename may reach it before they do."""
     for path in directory.rglob("*"):
-        _flush_one(path)
-    _flush_one(directory)
-
-
-def _flush_one(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        durable.flush_to_disk(path)
+    durable.flush_to_disk(directory)

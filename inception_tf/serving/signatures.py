@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from inception_tf.errors import ConfigError
+from inception_tf.models.layers import is_seed_state
 from inception_tf.serving.formats import ExportError, newest_version, save_version
 
 METADATA_FILE = "assets.extra/metadata.json"
@@ -180,7 +181,7 @@ def _network_with(model, values):
     # By path and not by place: freezing moves variables from one list to the other.
     by_path = {variable.path: value for variable, value in zip(variables, [*values[0], *values[1]])}
     for variable in network.variables:
-        if not variable.path.endswith("seed_generator_state"):  # inference draws nothing
+        if not is_seed_state(variable.path):  # inference draws nothing
             value = by_path[variable.path]
             variable.assign(value.numpy() if hasattr(value, "numpy") else value)
     return network

@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
-from inception_tf.errors import CheckpointError
+from inception_tf import durable
+from inception_tf.errors import CheckpointError, ConfigError
 from inception_tf.training import checkpoint_files
 from inception_tf.training.checkpoint_files import CheckpointInfo, read_info
 
@@ -28,7 +29,15 @@ _LEFTOVER = re.compile(r"\.(saving|removing)-[0-9a-f]{8}-.*")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointSpec:
-    """When to save and what to keep (gin section `checkpoints`)."""
+    """When to save and what to keep (gin section `checkpoints`).
+
+    Attributes:
+      every_steps: steps from one checkpoint to the next; None saves by time only.
+      every_minutes: minutes from one checkpoint to the next; None saves by steps only.
+      keep_last: newest checkpoints to keep, at least 1.
+      keep_every_epochs: epochs of which one checkpoint each is kept for ever; None keeps none.
+      keep_best: keep the one with the best averaged top-1.
+    """
 
     every_steps: int | None = None
     every_minutes: float | None = 10.0
@@ -36,26 +45,17 @@ class CheckpointSpec:
     keep_every_epochs: float | None = None
     keep_best: bool = True
 
+    def __post_init__(self):
+        for name in ("every_steps", "every_minutes", "keep_every_epochs"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"checkpoints.{name} must be above 0, or None.", received=value)
+        if self.keep_last < 1:
+            raise ConfigError("checkpoints.keep_last must be at least 1.", received=self.keep_last)
+
 
 class CheckpointNotWritten(CheckpointError):
     """The disk did not take a checkpoint; the earlier ones are untouched."""
-
-
-def due(
-    step: int, *, spec: CheckpointSpec, last_saved_step: int, seconds_since_save: float
-) -> bool:
-    """Whether a checkpoint is to be written after `step`.
-
-    Args:
-      last_saved_step: of this run directory; 0 when there is none.
-      seconds_since_save: by the chief's clock, since the last save or the start of the process.
-        All workers must be given the chief's value, or they would not save the same step.
-    """
-    if step <= last_saved_step:
-        return False
-    if spec.every_steps and step // spec.every_steps > last_saved_step // spec.every_steps:
-        return True
-    return spec.every_minutes is not None and seconds_since_save >= 60.0 * spec.every_minutes
 
 
 def steps_to_keep(
@@ -67,7 +67,7 @@ def steps_to_keep(
     the run is none); and the best. What was kept once for its epoch is kept for ever, whatever
     was removed around it.
     """
-    kept = set(steps[-spec.keep_last :]) if spec.keep_last > 0 else set()
+    kept = set(steps[-spec.keep_last :])
     if spec.keep_best and best_step in steps:
         kept.add(best_step)
     if spec.keep_every_epochs:
@@ -123,7 +123,7 @@ class CheckpointStore:
         try:
             if not self.directory.is_dir():
                 self.directory.mkdir(parents=True)
-                checkpoint_files.flush_to_disk(self.directory.parent)
+                durable.flush_to_disk(self.directory.parent)
             self._clean()
             existing = read_info(step, final)
             if existing.variables:
@@ -279,7 +279,7 @@ class CheckpointStore:
         """Renames a complete checkpoint to its place, past one that may be there already."""
         if not final.exists():
             temporary.rename(final)
-            checkpoint_files.flush_to_disk(self.directory)
+            durable.flush_to_disk(self.directory)
             return
         if self._is_same(temporary, final):
             shutil.rmtree(temporary)
@@ -287,7 +287,7 @@ class CheckpointStore:
         replaced = self._hidden("replaced", final)
         final.rename(replaced)
         temporary.rename(final)
-        checkpoint_files.flush_to_disk(self.directory)
+        durable.flush_to_disk(self.directory)
         with contextlib.suppress(OSError):  # the next save tries again
             self._remove(replaced)
 

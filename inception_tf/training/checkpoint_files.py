@@ -9,7 +9,6 @@ carry checksums, its index file does not say what a whole checkpoint is: the man
 """
 
 import dataclasses
-import errno
 import json
 import os
 import pathlib
@@ -19,13 +18,13 @@ import google_crc32c
 import numpy as np
 import tensorflow as tf
 
+from inception_tf import durable
 from inception_tf.errors import CheckpointError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 BUNDLE_NAME = "variables"
 _SEAL = b',\n "manifest_crc32c": '
-_CHUNK_BYTES = 4 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,15 +46,6 @@ class CheckpointInfo:
     variables: dict[str, tuple[tuple[int, ...], str]] = dataclasses.field(default_factory=dict)
     num_bytes: int = 0
     defect: str | None = None
-
-
-def crc32c_of_file(path: pathlib.Path) -> str:
-    """CRC-32C of a file as 8 hexadecimal digits, read in pieces of 4 MiB."""
-    checksum = 0
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            checksum = google_crc32c.extend(checksum, chunk)
-    return f"{checksum:08x}"
 
 
 def save_files(
@@ -85,13 +75,18 @@ def save_files(
             for name in names
         },
         "files": {
-            path.name: {"bytes": path.stat().st_size, "crc32c": crc32c_of_file(path)}
+            path.name: {"bytes": path.stat().st_size, "crc32c": _crc32c_text(path)}
             for path in bundle
         },
     }
     (directory / MANIFEST_NAME).write_bytes(seal_manifest(manifest))
     for path in [*bundle, directory / MANIFEST_NAME, directory]:
-        flush_to_disk(path)
+        durable.flush_to_disk(path)
+
+
+def _crc32c_text(path: pathlib.Path) -> str:
+    """CRC-32C of a file as the manifest has it: 8 hexadecimal digits."""
+    return f"{durable.crc32c_of_file(path):08x}"
 
 
 def seal_manifest(manifest: dict) -> bytes:
@@ -174,7 +169,7 @@ def check_contents(directory: pathlib.Path, manifest: dict) -> None:
     for name, entry in manifest["files"].items():
         path = directory / name
         try:
-            crc32c = crc32c_of_file(path)
+            crc32c = _crc32c_text(path)
         except OSError as error:
             raise _damaged(path, f"unreadable ({error.strerror})") from error
         if crc32c != entry["crc32c"]:
@@ -228,19 +223,6 @@ def read_tensors(directory: pathlib.Path, manifest: dict) -> Iterator[tuple[str,
     # The reader raises whatever the damage makes it stumble over, IndexError and ValueError too.
     except (tf.errors.OpError, OSError, RuntimeError, LookupError, ValueError) as error:
         raise _damaged(prefix, f"unreadable ({str(error).splitlines()[0]})") from error
-
-
-def flush_to_disk(path: pathlib.Path) -> None:
-    """Returns when the file, or the entries of the directory, survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network file systems know no fsync of a directory; they order renames themselves.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _damaged(path: object, what: str) -> CheckpointError:

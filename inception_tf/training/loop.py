@@ -1,21 +1,22 @@
 """The host's side of training: which step comes next, and what happens between two loops.
 
 The device runs up to `steps_per_loop` steps at a time. A loop ends early where something is due:
-a log row, a checkpoint, an evaluation, an end of profiling. Whether to stop, and whether the chief's
-clock asks for a checkpoint, reaches every worker with the step's all-reduce, so that all of them do
-the same thing after the same step.
+a log row, a checkpoint, an evaluation, an end of profiling. The first two loops of a process are
+one step each: the first traces, the second tells what a step takes. Whether to stop, and whether
+the chief's clock asks for a checkpoint, reaches every worker with the step's all-reduce, so that
+all of them do the same thing after the same step.
 """
 
 import dataclasses
 import fractions
 import math
-from collections.abc import Callable
+import typing
 
 import tensorflow as tf
 
 from inception_tf.errors import ConfigError, NonFiniteError
 
-# Positions of the flags that a host passes to its steps.
+# Positions of the flags that a host passes to its steps; their sums come back.
 SAVE_FLAG, STOP_FLAG = 0, 1
 
 
@@ -43,7 +44,9 @@ class Cadence:
 
     def __post_init__(self):
         if self.log_every_steps < 1:
-            raise ConfigError("logging.every_steps must be at least 1.", received=self.log_every_steps)
+            raise ConfigError(
+                "logging.every_steps must be at least 1.", received=self.log_every_steps
+            )
         if self.save_every_steps is not None and self.save_every_steps < 1:
             raise ConfigError(
                 "checkpoints.every_steps must be at least 1.", received=self.save_every_steps
@@ -97,44 +100,62 @@ class Cadence:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Interval:
-    """Times since the last row of metrics, on this host."""
+    """Times since the last row of metrics, on this host.
+
+    The first step of a process counts only until there is a second: what tracing takes is no rate.
+    """
 
     num_steps: int
     secs: float
     data_wait_secs: float
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Hooks:
-    """What the loop calls between two device loops, always in this order.
-
-    Attributes:
-      started: (step, secs) once, after the second loop of this process: its secs per step, tracing
-        left out.
-      progress: (step, outputs, interval) after every loop.
-      log: (step, outputs, interval) where a row of metrics is due.
-      evaluate: (step) where an evaluation is due.
-      save: (step) where a checkpoint is due, for any reason.
-      profile: (is_start) at the edges of the traced steps.
-      save_is_due: () whether the chief's clock asks for a checkpoint; False on other workers.
-      stop_is_due: () whether this process was asked to stop.
-      clock: () seconds.
-      last_checkpoint: () text that names the last good checkpoint.
-    """
-
-    started: Callable
-    progress: Callable
-    log: Callable
-    evaluate: Callable
-    save: Callable
-    profile: Callable
-    save_is_due: Callable
-    stop_is_due: Callable
-    clock: Callable
-    last_checkpoint: Callable
+    def plus(self, times):
+        """The two together."""
+        return Interval(
+            num_steps=self.num_steps + times.num_steps,
+            secs=self.secs + times.secs,
+            data_wait_secs=self.data_wait_secs + times.data_wait_secs,
+        )
 
 
-def train(train_step, iterator, *, start_step, steps_per_loop, cadence, hooks):
+_NO_TIME = Interval(num_steps=0, secs=0.0, data_wait_secs=0.0)
+
+
+class Hooks(typing.Protocol):
+    """What the loop calls between two device loops, in this order."""
+
+    def profile(self, is_start: bool) -> None:
+        """At the edges of the traced steps, before the first of them and after the last."""
+
+    def save_is_due(self) -> bool:
+        """Whether the chief's clock asks for a checkpoint; False on other workers."""
+
+    def stop_is_due(self) -> bool:
+        """Whether this process was asked to stop."""
+
+    def clock(self) -> float:
+        """Seconds."""
+
+    def last_checkpoint(self) -> str:
+        """Names the last good checkpoint; asked where a step has failed."""
+
+    def started(self, step: int, secs_per_step: float) -> None:
+        """Once, after the second step of this process, with what that step took."""
+
+    def progress(self, step: int, outputs: dict, interval: Interval) -> None:
+        """After every loop, with the outputs of its last step."""
+
+    def log(self, step: int, outputs: dict, interval: Interval) -> None:
+        """Where a row of metrics is due."""
+
+    def evaluate(self, step: int) -> None:
+        """Where an evaluation is due."""
+
+    def save(self, step: int) -> None:
+        """Where a checkpoint is due, for any reason."""
+
+
+def train(train_step, iterator, *, start_step, steps_per_loop, cadence, hooks: Hooks):
     """Runs the steps from `start_step` to the end of the run or until asked to stop.
 
     Args:
@@ -143,7 +164,7 @@ def train(train_step, iterator, *, start_step, steps_per_loop, cadence, hooks):
       start_step: batches consumed so far.
       steps_per_loop: most steps on the device between two looks of the host.
       cadence: a Cadence.
-      hooks: a Hooks.
+      hooks: see Hooks.
 
     Returns:
       The step after which training ended: cadence.total_steps, or less after a stop.
@@ -154,53 +175,53 @@ def train(train_step, iterator, *, start_step, steps_per_loop, cadence, hooks):
     if steps_per_loop < 1:
         raise ConfigError("training.steps_per_loop must be at least 1.", received=steps_per_loop)
     step, loops, is_traced = start_step, 0, False
-    interval = Interval(num_steps=0, secs=0.0, data_wait_secs=0.0)
-    while step < cadence.total_steps:
-        if cadence.traces(step) is not is_traced:
-            is_traced = not is_traced
-            hooks.profile(is_traced)
-        size = min(steps_per_loop, cadence.next_stop(step) - step)
-        began = hooks.clock()
-        outputs, waited = _run_loop(train_step, iterator, size, steps_per_loop, hooks)
-        secs = hooks.clock() - began
-        step, loops = step + size, loops + 1
-        _check_finite(outputs, hooks)
-        if loops == 2:
-            hooks.started(step, secs / size)
-        interval = Interval(
-            num_steps=interval.num_steps + size,
-            secs=interval.secs + secs,
-            data_wait_secs=interval.data_wait_secs + waited,
-        )
-        hooks.progress(step, outputs, interval)
-        if cadence.logs(step):
-            hooks.log(step, outputs, interval)
-            interval = Interval(num_steps=0, secs=0.0, data_wait_secs=0.0)
-        if cadence.evaluates(step):
-            hooks.evaluate(step)
-        save, stop = (flag > 0 for flag in outputs["host_flags"].numpy())
-        if save or stop or cadence.saves(step):
-            hooks.save(step)
-        if stop:
-            break
-    if is_traced:
-        hooks.profile(False)
+    interval = _NO_TIME
+    try:
+        while step < cadence.total_steps:
+            if cadence.traces(step) is not is_traced:
+                hooks.profile(not is_traced)
+                is_traced = not is_traced
+            most = steps_per_loop if loops >= 2 else 1
+            size = min(most, cadence.next_stop(step) - step)
+            outputs, times = _run_loop(train_step, iterator, size, steps_per_loop, hooks)
+            step, loops = step + size, loops + 1
+            _check_finite(outputs, hooks)
+            if loops == 2:
+                hooks.started(step, times.secs)
+                interval = _NO_TIME
+            interval = interval.plus(times)
+            hooks.progress(step, outputs, interval)
+            if cadence.logs(step):
+                hooks.log(step, outputs, interval)
+                interval = _NO_TIME
+            if cadence.evaluates(step):
+                hooks.evaluate(step)
+            flags = outputs["host_flags"].numpy() > 0
+            if flags[SAVE_FLAG] or flags[STOP_FLAG] or cadence.saves(step):
+                hooks.save(step)
+            if flags[STOP_FLAG]:
+                break
+    finally:
+        if is_traced:
+            hooks.profile(False)
     return step
 
 
 def _run_loop(train_step, iterator, size, steps_per_loop, hooks):
-    """One device loop: its outputs and the seconds it waited for batches."""
-    flags = tf.constant([int(hooks.save_is_due()), int(hooks.stop_is_due())], tf.int64)
+    """One device loop: its outputs and its times."""
+    flags = [0, 0]
+    flags[SAVE_FLAG], flags[STOP_FLAG] = int(hooks.save_is_due()), int(hooks.stop_is_due())
+    flags = tf.constant(flags, tf.int64)
+    began = hooks.clock()
     if steps_per_loop > 1:
         outputs = train_step.run(iterator, tf.constant(size, tf.int64), flags)
-        outputs["host_flags"].numpy()
-        return outputs, float(outputs["data_wait_secs"])
-    asked = hooks.clock()
-    batch = next(iterator)
-    waited = hooks.clock() - asked
-    outputs = train_step.run_one(batch, flags)
-    outputs["host_flags"].numpy()  # the step has ended before its time is taken
-    return outputs, waited
+        waited = float(outputs["data_wait_secs"])
+    else:
+        batch = next(iterator)
+        waited = hooks.clock() - began
+        outputs = train_step.run_one(batch, flags)
+    outputs["host_flags"].numpy()  # the loop has ended before its time is taken
+    return outputs, Interval(num_steps=size, secs=hooks.clock() - began, data_wait_secs=waited)
 
 
 def _check_finite(outputs, hooks):

@@ -34,6 +34,12 @@ class Objective:
                 "smoothing_prior must be 'uniform' or 'class_prior'.",
                 received=repr(self.smoothing_prior),
             )
+        if self.smoothing_prior != "uniform" and self.label_smoothing == 0.0:
+            raise ConfigError(
+                "smoothing_prior has no effect without label smoothing.",
+                received=f"smoothing_prior = {self.smoothing_prior!r}, label_smoothing = 0.0",
+                remedy="Raise label_smoothing, or leave smoothing_prior at 'uniform'.",
+            )
 
 
 def named_outputs(outputs):

@@ -41,7 +41,8 @@ class StepRecipe:
       reduction: 'exact', 'float32' or 'bfloat16'.
       seed: of dropout.
       loss_scale: LossScale in mixed_float16, else None.
-      jit_compile: compile a declared replica's forward and backward pass with XLA.
+      jit_compile: compile a declared replica's forward and backward pass with XLA, which rounds in
+        other places and draws other dropout masks.
     """
 
     assignment: object

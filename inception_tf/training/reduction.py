@@ -30,7 +30,7 @@ class Reduction:
 
     Attributes:
       kind: 'exact' (int64 grid; the same bits on every topology), 'float32' or 'bfloat16' (half
-        and a quarter of the bytes on the wire; only a fixed topology repeats its bits).
+        and a quarter of the gradients' bytes on the wire; only a fixed topology repeats its bits).
       num_replicas: declared replicas N, whose mean is taken.
     """
 
@@ -65,29 +65,36 @@ class Reduction:
         """Magnitude that no contribution may reach, or N of them could wrap an int64."""
         return 2.0 ** (62 - bits) / self.num_replicas
 
-    def all_reduce(self, context, averaged, counted):
+    def all_reduce(self, context, gradients, statistics, counted):
         """Sums over the physical replicas, in replica context.
 
         Args:
           context: the tf.distribute replica context.
-          averaged: list of tensors of `carried_dtype`: gradients and statistics.
+          gradients: list of tensors of `carried_dtype`.
+          statistics: list of tensors of `carried_dtype`, may be empty.
           counted: int64 vector: metrics and flags, always exact.
 
         Returns:
-          The two sums. Exact sums travel in ONE all-reduce; the others need a second, small one.
+          The three sums. Exact sums travel in ONE all-reduce; the others need further, small ones.
         """
-        if self.carried_dtype == tf.int64:
-            *averaged, counted = context.all_reduce(
-                tf.distribute.ReduceOp.SUM, [*averaged, counted]
-            )
-            return averaged, counted
         if self.num_replicas == 1:
-            return averaged, counted
+            return gradients, statistics, counted
         if self.kind == "bfloat16":
-            averaged = [tf.cast(value, tf.bfloat16) for value in averaged]
-        averaged = context.all_reduce(tf.distribute.ReduceOp.SUM, averaged)
-        counted = context.all_reduce(tf.distribute.ReduceOp.SUM, counted)
-        return averaged, counted
+            gradients = [tf.cast(gradient, tf.bfloat16) for gradient in gradients]
+        # One all-reduce per type. Statistics are absolute values that move by a thousandth a step:
+        # in bfloat16's 8 bits they would stand still.
+        by_dtype = {}
+        for value in (*gradients, *statistics, counted):
+            by_dtype.setdefault(value.dtype, []).append(value)
+        sums = {
+            dtype: iter(context.all_reduce(tf.distribute.ReduceOp.SUM, values))
+            for dtype, values in by_dtype.items()
+        }
+        return (
+            [next(sums[gradient.dtype]) for gradient in gradients],
+            [next(sums[statistic.dtype]) for statistic in statistics],
+            next(sums[counted.dtype]),
+        )
 
 
 def to_grid(value, bits):

@@ -21,22 +21,32 @@ class ExponentialDecay:
       learning_rate: rate of the first step.
       factor: what the rate is multiplied by at each decay.
       epochs_per_decay: epochs from one decay to the next; epoch = step * global batch / examples,
-        not rounded.
+        not rounded. None where `decay_steps` counts steps.
       decay_steps: steps from one decay to the next instead, as the released trainers count
-        (int(1281167 / 32 * 2 / 20) = 4003 at 20 workers); None counts epochs.
+        (int(1281167 / 32 * 2 / 20) = 4003 at 20 workers); exactly one of the two is None.
       staircase: decay at once rather than a little at each step.
     """
 
     learning_rate: float = 0.045
     factor: float = 0.94
-    epochs_per_decay: float = 2.0
+    epochs_per_decay: float | None = 2.0
     decay_steps: int | None = None
     staircase: bool = True
 
     def __post_init__(self):
-        for name in ("learning_rate", "factor", "epochs_per_decay"):
+        for name in ("learning_rate", "factor"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be above 0.", received=getattr(self, name))
+        if (self.epochs_per_decay is None) is (self.decay_steps is None):
+            raise ConfigError(
+                "A decay comes every so many epochs or every so many steps.",
+                received=f"epochs_per_decay = {self.epochs_per_decay}, "
+                f"decay_steps = {self.decay_steps}",
+                remedy="Give one of them and None for the other, such as "
+                "exponential_decay.epochs_per_decay = None.",
+            )
+        if self.epochs_per_decay is not None and self.epochs_per_decay <= 0:
+            raise ConfigError("epochs_per_decay must be above 0.", received=self.epochs_per_decay)
         if self.decay_steps is not None and self.decay_steps < 1:
             raise ConfigError("decay_steps must be at least 1.", received=self.decay_steps)
 

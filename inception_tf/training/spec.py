@@ -25,7 +25,7 @@ class TrainingSpec:
       reduction: 'exact', 'float32' or 'bfloat16', see training/reduction.py.
       steps_per_loop: steps on the device between two looks of the host.
       jit_compile: compile the declared replica's forward and backward pass with XLA; other
-        kernels, so other roundings.
+        kernels, so other roundings and other dropout masks.
     """
 
     num_replicas: int = 20

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from inception_tf.errors import CheckpointError
+from inception_tf.models.layers import is_seed_state
 from inception_tf.training.groups import updated_statistics
 
 # name -> (dtype, first value); best: top-1 of the averaged weights in [0, 1], -1 for none yet.
@@ -118,7 +119,7 @@ class RunState:
 
 def is_dropout_seed(variable):
     """Whether a Keras variable is the state of a seed generator, which the step replaces."""
-    return variable.path.endswith("seed_generator_state")
+    return is_seed_state(variable.path)
 
 
 def model_variables(model):

@@ -13,7 +13,6 @@ import tensorflow as tf
 from inception_tf.training import objective as objectives
 from inception_tf.training.averaging import apply_average, decay_at
 from inception_tf.training.optimizer import clip_scale
-from inception_tf.training.recipe import LossScale, StepRecipe
 from inception_tf.training.reduction import (
     GRADIENT_BITS,
     METRIC_BITS,
@@ -24,20 +23,24 @@ from inception_tf.training.reduction import (
 )
 from inception_tf.training.state import is_dropout_seed
 
-
 # What `TrainStep` returns, equal on every device and worker.
 _OUTPUTS = {
-    "data_loss_nats": tf.float32,  # mean over the global batch of the last step
+    # Mean over the global batch of the last step; NaN where a declared replica's cannot be summed.
+    "data_loss_nats": tf.float32,
     "l2_loss_nats": tf.float32,
     "accuracy": tf.float32,  # share of its images whose largest logit is their label
-    "gradient_norm": tf.float32,  # global norm of the reduced gradient with L2, before the clip
+    # Global norm of the reduced gradient with L2, before the clip; NaN where `non_finite` or
+    # `too_large` is above 0: the sums then hold no numbers.
+    "gradient_norm": tf.float32,
     "learning_rate": tf.float32,
     "non_finite": tf.int64,  # declared replicas with a NaN or Inf
     "too_large": tf.int64,  # declared replicas with a value that the sums could not hold
     "failed_step": tf.int64,  # the first step that could not be applied, else -1
     "host_flags": tf.int64,  # [F], sums over the workers of what each host passed in
 }
-_NUM_METRICS = 4  # data loss, correct images, non-finite replicas, too large replicas
+# Data loss, replicas without one that can be summed, correct images, non-finite and too large
+# replicas.
+_NUM_METRICS = 5
 
 
 class TrainStep:
@@ -49,15 +52,17 @@ class TrainStep:
         self.strategy = strategy
         self.state = state
         self.recipe = recipe
-        self.reduction = Reduction(
-            kind=recipe.reduction, num_replicas=recipe.assignment.num_replicas
-        )
-        self._micro_batch = tf.function(
-            self._forward_backward, jit_compile=recipe.jit_compile or None
-        )
-        if not recipe.jit_compile:
-            self._micro_batch = self._forward_backward
-        self._statistic_paths = {variable.path for variable in state.statistics}
+        num_replicas = recipe.assignment.num_replicas
+        self.reduction = Reduction(kind=recipe.reduction, num_replicas=num_replicas)
+        self._micro_batch = self._forward_backward
+        if recipe.jit_compile:
+            self._micro_batch = tf.function(self._forward_backward, jit_compile=True)
+        # By path: the order of the state need not be the model's.
+        positions = {
+            variable.path: position
+            for position, variable in enumerate(state.model.non_trainable_variables)
+        }
+        self._statistic_positions = [positions[variable.path] for variable in state.statistics]
 
     @tf.function
     def run(self, iterator, num_steps, host_flags):
@@ -117,11 +122,12 @@ class TrainStep:
         # Only the first local device speaks for its host.
         first = context.replica_id_in_sync_group == self.recipe.assignment.first_local
         counted = tf.concat([counted, tf.where(first, host_flags, 0)], axis=0)
-        sums, counted = self.reduction.all_reduce(context, sums, counted)
-
         num_trained = len(self.state.trained)
-        gradients = [self.reduction.mean(total, GRADIENT_BITS) for total in sums[:num_trained]]
-        statistics = [self.reduction.mean(total, STATISTIC_BITS) for total in sums[num_trained:]]
+        gradients, statistics, counted = self.reduction.all_reduce(
+            context, sums[:num_trained], sums[num_trained:], counted
+        )
+        gradients = [self.reduction.mean(total, GRADIENT_BITS) for total in gradients]
+        statistics = [self.reduction.mean(total, STATISTIC_BITS) for total in statistics]
         gradients, l2_loss = self._add_l2(gradients)
         norm = tf.linalg.global_norm(gradients)
         metrics = self._metrics(counted, step, l2_loss, norm)
@@ -166,38 +172,38 @@ class TrainStep:
 
     def _contribution(self, images, labels, step, declared):
         """What one declared replica adds: gradients, statistics, metrics, all as carried."""
-        scale = self._loss_scale()
+        # Dropout's keys are made out here: XLA folds keys of 32 bits alone.
+        fixed = self.state.model.non_trainable_variables
+        fixed = [self._fixed_value(variable, step, declared) for variable in fixed]
         loss, gradients, statistics, num_correct = self._micro_batch(
-            images, labels, step, declared, scale
+            images, labels, fixed, self._loss_scale()
         )
-        finite, within = [tf.math.is_finite(loss)], [tf.abs(loss) < self.reduction.limit(METRIC_BITS)]
-        for gradient in gradients:
-            # The norm is one pass over the values, and bounds each of them.
-            size = tf.sqrt(2.0 * tf.nn.l2_loss(gradient))
-            finite.append(tf.math.is_finite(size))
-            within.append(size < self.reduction.limit(GRADIENT_BITS))
-        for statistic in statistics:
-            size = tf.reduce_max(tf.abs(statistic))
-            finite.append(tf.math.is_finite(size))
-            within.append(size < self.reduction.limit(STATISTIC_BITS))
-        is_finite, is_within = tf.reduce_all(finite), tf.reduce_all(within)
-        counted = tf.stack(
-            [
-                to_grid(loss, METRIC_BITS),
-                num_correct,
-                tf.cast(~is_finite, tf.int64),
-                tf.cast(is_finite & ~is_within, tf.int64),
-            ]
-        )
+        # The norm is one pass over the values, and bounds each of them.
+        gradient_sizes = [tf.sqrt(2.0 * tf.nn.l2_loss(gradient)) for gradient in gradients]
+        statistic_sizes = [tf.reduce_max(tf.abs(statistic)) for statistic in statistics]
+        sizes = [loss, *gradient_sizes, *statistic_sizes]
+        is_finite = tf.reduce_all([tf.math.is_finite(size) for size in sizes])
+        has_loss = tf.abs(loss) < self.reduction.limit(METRIC_BITS)
+        within = [has_loss]
+        if self.reduction.carried_dtype == tf.int64:
+            within += [size < self.reduction.limit(GRADIENT_BITS) for size in gradient_sizes]
+            within += [size < self.reduction.limit(STATISTIC_BITS) for size in statistic_sizes]
+        counted = [
+            to_grid(loss, METRIC_BITS),
+            ~has_loss,
+            num_correct,
+            ~is_finite,
+            is_finite & ~tf.reduce_all(within),
+        ]
+        counted = tf.stack([tf.cast(count, tf.int64) for count in counted])
         sums = [self.reduction.contribution(value, GRADIENT_BITS) for value in gradients]
         sums += [self.reduction.contribution(value, STATISTIC_BITS) for value in statistics]
         return sums, counted
 
-    def _forward_backward(self, images, labels, step, declared, scale):
+    def _forward_backward(self, images, labels, fixed, scale):
         """Loss, gradients and new moving statistics of one declared replica."""
         model, recipe = self.state.model, self.recipe
         trainable = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
-        fixed = [self._fixed_value(v, step, declared) for v in model.non_trainable_variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trainable)
             outputs, new_fixed = model.stateless_call(trainable, fixed, images, training=True)
@@ -213,9 +219,7 @@ class TrainStep:
         gradients = tape.gradient(scaled, trainable, unconnected_gradients="zero")
         gradients = [tf.cast(gradient, tf.float32) / scale for gradient in gradients]
         statistics = [
-            tf.cast(value, tf.float32)
-            for variable, value in zip(model.non_trainable_variables, new_fixed)
-            if variable.path in self._statistic_paths
+            tf.cast(new_fixed[position], tf.float32) for position in self._statistic_positions
         ]
         predicted = tf.argmax(outputs["logits"], axis=-1, output_type=labels.dtype)
         num_correct = tf.math.count_nonzero(predicted == labels)
@@ -227,8 +231,9 @@ class TrainStep:
             return tf.convert_to_tensor(variable.value)
         layer = zlib.crc32(variable.path.encode())
         key = tf.constant([self.recipe.seed, layer], tf.int64)
-        key = tf.random.fold_in(key, step)
-        return tf.random.fold_in(key, tf.cast(declared, tf.int64))
+        # Named, or the generator would depend on the device type.
+        key = tf.random.fold_in(key, step, alg="philox")
+        return tf.random.fold_in(key, tf.cast(declared, tf.int64), alg="philox")
 
     # -- the update ----------------------------------------------------------------------------
 
@@ -251,14 +256,18 @@ class TrainStep:
 
     def _metrics(self, counted, step, l2_loss, norm):
         assignment = self.recipe.assignment
+        metrics, host_flags = counted[:_NUM_METRICS], counted[_NUM_METRICS:]
+        loss_sum, without_loss, num_correct, non_finite, too_large = tf.unstack(metrics)
+        loss = from_grid(loss_sum, METRIC_BITS, count=assignment.num_replicas)
+        nothing = tf.constant(float("nan"))
         return {
-            "data_loss_nats": from_grid(counted[0], METRIC_BITS, count=assignment.num_replicas),
-            "accuracy": tf.cast(counted[1] / assignment.global_batch, tf.float32),
-            "non_finite": counted[2],
-            "too_large": counted[3],
-            "host_flags": counted[_NUM_METRICS:],
+            "data_loss_nats": tf.where(without_loss > 0, nothing, loss),
+            "accuracy": tf.cast(num_correct / assignment.global_batch, tf.float32),
+            "non_finite": non_finite,
+            "too_large": too_large,
+            "host_flags": host_flags,
             "l2_loss_nats": l2_loss,
-            "gradient_norm": norm,
+            "gradient_norm": tf.where(non_finite + too_large > 0, nothing, norm),
             "learning_rate": self.recipe.learning_rate(step),
         }
 
@@ -282,10 +291,14 @@ class TrainStep:
         scalars = self.state.scalars
         scale = tf.identity(scalars["loss_scale"])
         good_steps = tf.identity(scalars["loss_scale_good_steps"]) + 1
+        # Values that are finite but too large, alone or in the norm, are not the scale's: they have
+        # been divided by it.
+        is_overflow = (metrics["non_finite"] > 0) & (metrics["too_large"] == 0)
         grows = good_steps >= self.recipe.loss_scale.growth_steps
         new_scale = tf.where(usable, tf.where(grows, scale * 2.0, scale), scale / 2.0)
-        # At a scale below one it is not float16's range that overflows: the run has failed.
-        failed_step = tf.where((failed_step < 0) & (new_scale < 1.0), step, failed_step)
+        # At a scale below one it is not float16's range that overflows either: the run has failed.
+        has_failed = (~usable & ~is_overflow) | (new_scale < 1.0)
+        failed_step = tf.where((failed_step < 0) & has_failed, step, failed_step)
 
         def update():
             self._update(step, gradients, statistics, norm, metrics)

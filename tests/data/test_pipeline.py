@@ -179,13 +179,20 @@ def test_label_offset_makes_room_for_the_background(jpegs):
     assert set(labels[0]) == {1, 2, 3}
 
 
-def test_impossible_augmentation_is_refused_before_anything_is_read():
-    with pytest.raises(ConfigError, match="Did you mean 'bicubic'"):
-        train(
-            None,
-            assignments(1, 2, 1)[0],
-            augmentation=image.Augmentation(resize_methods=("bicubik",)),
-        )
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on_bad_record": "rise"}, "'raise' or 'skip'.*'rise'"),
+        ({"max_bad_records": 3}, "max_bad_records must be 0 with.*3 with 'raise'"),
+        ({"on_bad_record": "skip", "max_bad_records": -1}, "at least 0.*-1 with 'skip'"),
+        ({"label_base": 2}, "label_base must be 0, 1 or None"),
+        ({"num_parallel_calls": 0}, "num_parallel_calls must be at least 1, or None"),
+        ({"prefetch_steps": -7}, "prefetch_steps must be at least 0"),
+    ],
+)
+def test_a_way_of_reading_that_cannot_be_is_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        pipeline.DataSpec(**options)
 
 
 # ------------------------------------------------------------------ errors

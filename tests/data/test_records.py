@@ -15,7 +15,6 @@ from inception_tf.data.manifest import open_index
 from inception_tf.data.manifest import read_manifest
 from inception_tf.data.manifest import save_manifest
 from inception_tf.data.records import RecordReader
-from inception_tf.errors import ConfigError
 from inception_tf.errors import DataError
 
 SHARD = "train-00001-of-00003"  # records 4 to 8
@@ -206,16 +205,6 @@ def test_more_bad_records_than_tolerated_stop_the_run(records):
     reader = open_reader(records, on_bad_record="skip", max_bad_records=1)
     with pytest.raises(DataError, match="max_bad_records = 1 .*2 bad ones"):
         reader.read(np.arange(14))
-
-
-def test_a_policy_without_effect_is_refused(records):
-    for options in (
-        {"on_bad_record": "ignore"},
-        {"max_bad_records": 3},
-        {"on_bad_record": "skip", "max_bad_records": -1},
-    ):
-        with pytest.raises(ConfigError):
-            open_reader(records, **options)
 
 
 def test_an_id_outside_the_data_set_is_refused(records):

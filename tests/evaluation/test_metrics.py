@@ -37,6 +37,11 @@ def numpy_rank(logits, label):
     return order.index(label)
 
 
+def test_the_background_is_ranked_like_any_output_as_the_released_evaluations_do():
+    counts = counts_of([[5.0, 1.0, 0.0, -1.0], [0.0, 1.0, 5.0, -1.0]], [1, 2]).numpy()
+    assert (counts[EXAMPLES], counts[TOP1], counts[TOP5]) == (2, 1, 2)
+
+
 def test_counts_and_loss_are_the_definitions():
     generator = np.random.default_rng(7)
     # A coarse grid of logits, so that ties occur in most rows.

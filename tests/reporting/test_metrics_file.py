@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from inception_tf.reporting import metrics_file
+from inception_tf import durable
 from inception_tf.reporting.metrics_file import read_rows
 from inception_tf.reporting.metrics_file import row_line
 from inception_tf.reporting.metrics_file import supersede_after
@@ -91,14 +91,14 @@ def test_a_whole_row_without_its_newline_is_repaired(tmp_path):
 
 def test_a_kill_between_the_two_files_moves_nothing_twice_and_loses_nothing(tmp_path, monkeypatch):
     lines = write_rows(tmp_path, [10, 20, 30])
-    replace_file = metrics_file._replace_file
+    save_bytes = durable.save_bytes
 
     def killed_before_the_second(path, content):
         if path.name == "metrics.jsonl":
             raise KeyboardInterrupt
-        replace_file(path, content)
+        save_bytes(path, content)
 
-    monkeypatch.setattr(metrics_file, "_replace_file", killed_before_the_second)
+    monkeypatch.setattr(durable, "save_bytes", killed_before_the_second)
     with pytest.raises(KeyboardInterrupt):
         supersede_after(tmp_path, 10)
     assert (tmp_path / "metrics.jsonl").read_text() == "".join(lines)

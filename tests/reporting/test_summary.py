@@ -10,6 +10,7 @@ DATA = facts.DataFacts(
     data_dir="/data/imagenet",
     where_from="--data_dir",
     split_examples={"train": 1281167, "validation": 50000},
+    num_train_examples=1281167,
     num_classes=1000,
     label_base=1,
 )
@@ -32,7 +33,6 @@ MODEL = facts.ModelFacts(
 MACHINE = facts.MachineFacts(
     devices=("NVIDIA H200",) * 8,
     intra_op_threads=1,
-    num_cores=16,
     is_deterministic=True,
     reduction="exact",
 )
@@ -110,6 +110,17 @@ def test_the_start_summary_does_the_arithmetic():
     ]
 
 
+def test_the_length_is_that_of_the_split_that_is_trained_on_whatever_its_name():
+    data = dataclasses.replace(
+        DATA, split_examples={"validation": 50, "part_a": 1000}, num_train_examples=1000
+    )
+    schedule = dataclasses.replace(SCHEDULE, total_steps=250, steps_per_epoch=1000 / 640)
+    text = summary.start_summary(
+        run_dir="r", seed=0, data=data, batch=BATCH, schedule=schedule, model=MODEL, machine=MACHINE
+    )
+    assert "250 steps = 160 epochs of 1.56 steps (1,000 images / 640)" in text
+
+
 def test_the_memory_guess_is_the_sum_of_its_formula():
     guess = facts.memory_guess(
         num_parameters=100,
@@ -135,10 +146,10 @@ def test_each_reduction_states_the_promise_that_holds():
             f"reduction '{reduction}': only this fixed topology (8 devices of 1 worker) repeats "
             "its bits; on another one the run is equal in distribution only"
         )
-    loose = dataclasses.replace(MACHINE, is_deterministic=False, intra_op_threads=None)
+    loose = dataclasses.replace(MACHINE, is_deterministic=False)
     line, threads = summary.promise_lines(loose, BATCH)
+    assert threads == "intra-op threads: 1 a process"
     assert line.startswith("deterministic=False: two runs of this very command differ")
-    assert threads.startswith("intra-op threads: every core, 16 here;")
 
 
 def test_generated_batches_are_called_so():

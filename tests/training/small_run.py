@@ -15,8 +15,9 @@ from inception_tf.models.layers import ConvUnit, xavier_uniform
 from inception_tf.training.averaging import Averages
 from inception_tf.training.groups import VariableGroups, apply_groups
 from inception_tf.training.optimizer import RmsProp
+from inception_tf.training.recipe import StepRecipe
 from inception_tf.training.state import RunState
-from inception_tf.training.step import StepRecipe, TrainStep
+from inception_tf.training.step import TrainStep
 
 CLASSES = 4
 SIDE_PX = 4

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from inception_tf.errors import CheckpointError
+from inception_tf import durable
+from inception_tf.errors import CheckpointError, ConfigError
 from inception_tf.training import checkpoint_files
 from inception_tf.training.checkpoint import (
     CheckpointNotWritten,
     CheckpointSpec,
     CheckpointStore,
-    due,
     steps_to_keep,
 )
 
@@ -422,7 +422,7 @@ def test_a_failing_disk_leaves_nothing_of_the_attempt(saved, monkeypatch, error,
     def fail(path):
         raise error
 
-    monkeypatch.setattr(checkpoint_files, place, fail)
+    monkeypatch.setattr(durable, place, fail)
     with pytest.raises(CheckpointNotWritten, match="No space left"):
         saved.save(step=30, values=make_values(30), facts={})
     monkeypatch.undo()
@@ -466,8 +466,23 @@ def test_the_last_ones_the_best_and_one_per_interval_are_kept():
     # Two epochs of 25 steps: the first at or after 50, 100, 150, 200, 250.
     expected = {56, 105, 154, 203, 252} | {287, 294} | {140}
     assert steps_to_keep(steps, spec=spec, best_step=140, steps_per_epoch=25.0) == expected
-    without_best = CheckpointSpec(keep_last=0, keep_best=False)
-    assert steps_to_keep(steps, spec=without_best, best_step=140, steps_per_epoch=25.0) == set()
+    without_best = CheckpointSpec(keep_last=1, keep_best=False)
+    assert steps_to_keep(steps, spec=without_best, best_step=140, steps_per_epoch=25.0) == {294}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"every_steps": 0},
+        {"every_minutes": -1.0},
+        {"keep_last": -3},
+        {"keep_last": 0},
+        {"keep_every_epochs": -1.0},
+    ],
+)
+def test_intervals_that_cannot_be_are_refused(options):
+    with pytest.raises(ConfigError, match=f"checkpoints.{next(iter(options))} must be"):
+        CheckpointSpec(**options)
 
 
 def test_what_is_kept_for_its_epoch_stays_kept_as_the_run_goes_on():
@@ -532,34 +547,6 @@ def test_a_killed_removal_leaves_no_half_checkpoint(saved, monkeypatch):
         saved.prune(CheckpointSpec(keep_last=1), best_step=None, steps_per_epoch=1.0)
     assert [info.step for info in saved.checkpoints()] == [20]
     assert saved.newest_verified()[1] == []
-
-
-# When to save
-
-
-def test_saving_is_due_every_so_many_steps():
-    spec = CheckpointSpec(every_steps=10, every_minutes=None)
-    saves, last = [], 0
-    for step in range(1, 45):
-        if due(step, spec=spec, last_saved_step=last, seconds_since_save=1e9):
-            saves.append(step)
-            last = step
-    assert saves == [10, 20, 30, 40]
-
-
-def test_an_interval_that_a_loop_stepped_over_is_still_due():
-    spec = CheckpointSpec(every_steps=10, every_minutes=None)
-    assert due(23, spec=spec, last_saved_step=19, seconds_since_save=0.0)
-    assert not due(29, spec=spec, last_saved_step=23, seconds_since_save=0.0)
-
-
-def test_saving_is_due_after_so_many_minutes():
-    spec = CheckpointSpec(every_steps=None, every_minutes=0.5)
-    assert not due(7, spec=spec, last_saved_step=3, seconds_since_save=29.9)
-    assert due(7, spec=spec, last_saved_step=3, seconds_since_save=30.0)
-    assert not due(3, spec=spec, last_saved_step=3, seconds_since_save=1e9)
-    never = CheckpointSpec(every_steps=None, every_minutes=None)
-    assert not due(7, spec=never, last_saved_step=3, seconds_since_save=1e9)
 
 
 def test_the_manifest_is_plain_json(saved):

@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from small_run import SmallRun
+import tensorflow as tf
+from small_run import NO_FLAGS, SmallRun
 
 from inception_tf.models.layers import Dropout
 
@@ -77,3 +78,22 @@ def test_masks_are_a_pure_function_of_seed_step_and_declared_replica(masks):
     assert [more.of(step=7, declared=declared) for declared in range(3)] == expected
     other = Masks(num_replicas=3, seed=6)
     assert all(other.of(step=7, declared=declared) != expected[declared] for declared in range(3))
+
+
+def test_no_generator_is_left_to_the_device_to_choose(masks):
+    batch = {"images": tf.zeros([3, 1, NUM_VALUES]), "labels": tf.zeros([3, 1], tf.int32)}
+    graph = masks.run.step.run_one.get_concrete_function(batch, NO_FLAGS).graph.as_graph_def()
+    operations = {node.op for node in graph.node}
+    for function in graph.library.function:
+        operations |= {node.op for node in function.node_def}
+    assert "StatelessRandomUniformV2" in operations  # the masks
+    assert "StatelessRandomUniformFullIntV2" in operations  # the keys
+    # What TensorFlow asks a device where no generator was named.
+    assert not {"StatelessRandomGetAlg", "StatelessRandomGetKeyCounter"} & operations
+
+
+def test_masks_on_a_cpu_are_those_of_keras():
+    values = np.ones([8, NUM_VALUES], np.float32)
+    ours = Dropout(0.3, seed=7)(values, training=True)
+    keras_own = keras.random.dropout(values, 0.3, seed=keras.random.SeedGenerator(7))
+    np.testing.assert_array_equal(ours, keras_own)

@@ -1,12 +1,14 @@
-"""When something is due, and what the loop calls in which order."""
+"""What the loop calls in which order, by a step that is made up."""
 
-import fractions
+import inspect
 import itertools
+import types
 
 import pytest
 import tensorflow as tf
 
 from inception_tf.errors import ConfigError, NonFiniteError
+from inception_tf.session import Session
 from inception_tf.training.loop import SAVE_FLAG, STOP_FLAG, Cadence, Hooks, train
 
 
@@ -22,83 +24,6 @@ def cadence(**options):
     )
 
 
-# -- the cadence -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("num_examples", "global_batch", "every_epochs"),
-    [(1437, 64, 1.0), (1437, 64, 0.1), (1000, 7, 0.3), (90, 39, 3.0), (10, 64, 1.0), (50, 64, 0.5)],
-)
-def test_each_multiple_of_epochs_is_evaluated_once_at_the_first_step_past_it(
-    num_examples, global_batch, every_epochs
-):
-    total_steps = 200
-    made = cadence(
-        total_steps=total_steps,
-        num_examples=num_examples,
-        global_batch=global_batch,
-        evaluate_every_epochs=every_epochs,
-    )
-    # Smallest step with step x batch >= multiple x examples, in exact arithmetic.
-    period = fractions.Fraction(str(every_epochs)) * fractions.Fraction(num_examples, global_batch)
-    due = {-int(-multiple * period // 1) for multiple in range(1, total_steps * 20)}
-    due = {step for step in due if step <= total_steps} | {total_steps}
-    assert {step for step in range(1, total_steps + 1) if made.evaluates(step)} == due
-
-
-def test_without_an_interval_only_the_end_is_evaluated():
-    assert [step for step in range(1, 101) if cadence().evaluates(step)] == [100]
-
-
-def test_rows_are_due_at_every_multiple_and_at_the_end():
-    made = cadence(total_steps=35)
-    assert [step for step in range(1, 36) if made.logs(step)] == [10, 20, 30, 35]
-
-
-def test_checkpoints_are_due_at_every_multiple_after_evaluations_and_at_the_end():
-    made = cadence(total_steps=50, save_every_steps=15, evaluate_every_epochs=1.0)
-    assert [step for step in range(1, 51) if made.saves(step)] == [15, 23, 30, 45, 50]
-    assert [step for step in range(1, 101) if cadence().saves(step)] == [100]
-
-
-@pytest.mark.parametrize("save_every_steps", [None, 7])
-@pytest.mark.parametrize("evaluate_every_epochs", [None, 0.7])
-@pytest.mark.parametrize("profile_steps", [None, (3, 12)])
-def test_a_loop_ends_exactly_where_something_is_due(
-    save_every_steps, evaluate_every_epochs, profile_steps
-):
-    made = cadence(
-        total_steps=61,
-        save_every_steps=save_every_steps,
-        evaluate_every_epochs=evaluate_every_epochs,
-        profile_steps=profile_steps,
-    )
-    edges = set(profile_steps or ())
-    due = [
-        step
-        for step in range(1, 62)
-        if made.logs(step) or made.saves(step) or made.evaluates(step) or step in edges
-    ]
-    for step in range(61):
-        assert made.next_stop(step) == min(stop for stop in due if stop > step)
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"log_every_steps": 0}, "logging.every_steps"),
-        ({"save_every_steps": 0}, "checkpoints.every_steps"),
-        ({"evaluate_every_epochs": 0.0}, "evaluation.every_epochs"),
-    ],
-)
-def test_intervals_that_never_end_are_refused(options, named):
-    with pytest.raises(ConfigError, match=named):
-        cadence(**options)
-
-
-# -- the loop --------------------------------------------------------------------------------------
-
-
 class FakeTrainStep:
     """Takes batches and answers with fixed outputs; notes the size of each loop.
 
@@ -107,9 +32,12 @@ class FakeTrainStep:
       sizes: steps of each call of `run`.
     """
 
-    def __init__(self, *, start_step=0, peers=(0, 0), secs_per_step=1.0, **outputs):
+    def __init__(
+        self, *, start_step=0, peers=(0, 0), secs_per_step=1.0, tracing_secs=0.0, **outputs
+    ):
         self.steps, self.sizes, self.taken = start_step, [], []
         self.peers, self.secs_per_step, self.secs = peers, secs_per_step, 0.0
+        self.tracing_secs = tracing_secs
         self.outputs = {
             "data_loss_nats": tf.constant(2.5),
             "gradient_norm": tf.constant(0.75),
@@ -131,7 +59,7 @@ class FakeTrainStep:
     def run_one(self, batch, host_flags):
         self.taken.append(batch)
         self.steps += 1
-        self.secs += self.secs_per_step
+        self.secs += self.secs_per_step + (self.tracing_secs if len(self.taken) == 1 else 0.0)
         peers = tf.constant(self.peers, tf.int64) * tf.cast(self.steps >= 12, tf.int64)
         return {**self.outputs, "host_flags": host_flags + peers}
 
@@ -143,7 +71,7 @@ def record(train_step, made, *, steps_per_loop=1, start_step=0, save_at=(), stop
     def note(name):
         return lambda *arguments: calls.append((name, *arguments))
 
-    hooks = Hooks(
+    hooks = types.SimpleNamespace(
         started=note("started"),
         progress=lambda step, outputs, interval: calls.append(("progress", step)),
         log=lambda step, outputs, interval: calls.append(("log", step, interval)),
@@ -183,24 +111,41 @@ def test_everything_is_called_at_its_step_whatever_the_size_of_a_loop(steps_per_
     last = [call[0] for call in calls if call[1] == 25]
     assert last == ["progress", "log", "evaluate", "save"]
     if steps_per_loop == 100:
-        assert step.sizes == [8, 2, 2, 4, 4, 3, 1, 1]
+        assert step.sizes == [1, 1, 6, 2, 2, 4, 4, 3, 1, 1]
 
 
-def test_rate_is_told_once_after_the_second_loop():
-    step = FakeTrainStep(secs_per_step=2.0)
-    _, calls = record(step, cadence(total_steps=20, log_every_steps=7), steps_per_loop=5)
-    assert [call for call in calls if call[0] == "started"] == [("started", 7, 2.0)]
-    assert step.sizes == [5, 2, 5, 2, 5, 1]
+@pytest.mark.parametrize("steps_per_loop", [1, 5, 1000])
+@pytest.mark.parametrize("start_step", [0, 400])
+def test_rate_is_told_once_after_the_second_step_of_the_process(steps_per_loop, start_step):
+    step = FakeTrainStep(start_step=start_step, secs_per_step=2.0, tracing_secs=60.0)
+    made = cadence(total_steps=start_step + 20, log_every_steps=7)
+    _, calls = record(step, made, steps_per_loop=steps_per_loop, start_step=start_step)
+    told = [call for call in calls if call[0] == "started"]
+    assert told == [("started", start_step + 2, 2.0)]
+    if steps_per_loop == 5 and start_step == 0:
+        assert step.sizes == [1, 1, 5, 5, 2, 5, 1]
 
 
-@pytest.mark.parametrize(("steps_per_loop", "data_wait_secs"), [(1, 0.0), (4, 2.5)])
-def test_a_row_covers_the_steps_since_the_last_one(steps_per_loop, data_wait_secs):
-    step = FakeTrainStep(secs_per_step=0.5)
+@pytest.mark.parametrize(
+    ("steps_per_loop", "data_wait_secs"), [(1, [0.0, 0.0, 0.0]), (4, [2.25, 2.5, 1.0])]
+)
+def test_a_row_covers_the_steps_since_the_last_one_but_not_the_tracing(
+    steps_per_loop, data_wait_secs
+):
+    step = FakeTrainStep(secs_per_step=0.5, tracing_secs=60.0)
     _, calls = record(step, cadence(total_steps=24), steps_per_loop=steps_per_loop)
     intervals = [call[2] for call in calls if call[0] == "log"]
-    assert [interval.num_steps for interval in intervals] == [10, 10, 4]
-    assert [interval.secs for interval in intervals] == [5.0, 5.0, 2.0]
-    assert intervals[0].data_wait_secs == data_wait_secs
+    assert [interval.num_steps for interval in intervals] == [9, 10, 4]
+    assert [interval.secs for interval in intervals] == [4.5, 5.0, 2.0]
+    assert [interval.data_wait_secs for interval in intervals] == data_wait_secs
+
+
+def test_a_row_of_the_first_step_alone_has_no_other_time():
+    step = FakeTrainStep(secs_per_step=0.5, tracing_secs=60.0)
+    _, calls = record(step, cadence(total_steps=3, log_every_steps=1))
+    intervals = [call[2] for call in calls if call[0] == "log"]
+    assert [interval.num_steps for interval in intervals] == [1, 1, 1]
+    assert [interval.secs for interval in intervals] == [60.5, 0.5, 0.5]
 
 
 def test_chiefs_clock_saves_between_two_intervals():
@@ -211,8 +156,9 @@ def test_chiefs_clock_saves_between_two_intervals():
 
 def test_stop_saves_after_the_loop_and_ends():
     step = FakeTrainStep()
-    reached, calls = record(step, cadence(save_every_steps=50), steps_per_loop=4, stop_at=(8,))
-    assert reached == 10 and step.taken == list(range(10))
+    reached, calls = record(step, cadence(save_every_steps=50), steps_per_loop=4, stop_at=(6,))
+    # Asked while steps 6 to 9 ran, told with those that end at the row's.
+    assert step.sizes == [1, 1, 4, 4] and reached == 10
     assert steps_of(calls, "save") == [10]
 
 
@@ -264,6 +210,40 @@ def test_a_stop_ends_the_trace():
     assert [call[1:] for call in calls if call[0] == "profile"] == [(True, 2), (False, 8)]
 
 
+def test_an_error_ends_the_trace():
+    made = cadence(profile_steps=(2, 50))
+    calls = []
+    step = FakeTrainStep()
+
+    def fail(*_):
+        raise RuntimeError("the disk is full")
+
+    hooks = types.SimpleNamespace(
+        started=lambda *_: None,
+        progress=lambda *_: None,
+        log=fail,
+        profile=lambda is_start: calls.append((is_start, step.steps)),
+        save_is_due=lambda: False,
+        stop_is_due=lambda: False,
+        clock=step.clock,
+    )
+    with pytest.raises(RuntimeError, match="disk"):
+        train(
+            step, itertools.count(), start_step=0, steps_per_loop=1, cadence=made, hooks=hooks
+        )
+    assert calls == [(True, 2), (False, 10)]
+
+
+def test_a_session_has_every_hook():
+    hooks = {name: kind for name, kind in vars(Hooks).items() if inspect.isfunction(kind)}
+    hooks = {name: kind for name, kind in hooks.items() if not name.startswith("_")}
+    assert hooks.pop("clock")  # an attribute of the session
+    assert len(hooks) == 9
+    for name, hook in hooks.items():
+        own = inspect.signature(getattr(Session, name)).parameters
+        assert list(own) == list(inspect.signature(hook).parameters), name
+
+
 @pytest.mark.parametrize(
     ("flag", "what"), [("non_finite", "not finite"), ("too_large", "too large for exact sums")]
 )
@@ -272,12 +252,13 @@ def test_a_failed_step_stops_the_run_and_is_named(flag, what):
         **{flag: tf.constant(2, tf.int64)},
         failed_step=tf.constant(1234, tf.int64),
         data_loss_nats=tf.constant(float("nan")),
+        gradient_norm=tf.constant(float("nan")),
     )
     with pytest.raises(NonFiniteError) as caught:
         record(step, cadence())
     message = str(caught.value)
     assert f"at step 1,234 they were {what}" in message
-    assert "No update was applied" in message and "loss nan, gradient norm 0.75" in message
+    assert "No update was applied" in message and "loss nan, gradient norm nan" in message
     assert "The last good checkpoint is step-40." in message
     assert caught.value.exit_status == 1
 
@@ -285,7 +266,7 @@ def test_a_failed_step_stops_the_run_and_is_named(flag, what):
 def test_nothing_is_saved_or_logged_after_a_failed_step():
     step = FakeTrainStep(failed_step=tf.constant(3, tf.int64))
     calls = []
-    hooks = Hooks(
+    hooks = types.SimpleNamespace(
         **{
             name: lambda *arguments, name=name: calls.append(name)
             for name in ("started", "progress", "log", "evaluate", "save", "profile")

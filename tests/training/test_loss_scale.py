@@ -6,15 +6,15 @@ from small_run import SmallRun, constant_rate, dense_model
 
 from inception_tf.errors import ConfigError
 from inception_tf.training.optimizer import Momentum
-from inception_tf.training.step import LossScale
+from inception_tf.training.recipe import LossScale
 
 LABELS = np.int32([[0], [0]])
 
 
-def float16_run(*, initial, growth_steps, learning_rate=1e-4):
+def float16_run(*, initial, growth_steps, learning_rate=1e-4, num_values=2, num_replicas=2):
     return SmallRun(
-        lambda: dense_model(num_values=2, policy="mixed_float16"),
-        num_replicas=2,
+        lambda: dense_model(num_values=num_values, policy="mixed_float16"),
+        num_replicas=num_replicas,
         replica_batch=1,
         num_outputs=2,
         optimizer=Momentum(momentum=0.0),
@@ -34,6 +34,9 @@ def test_overflow_of_the_reduced_gradient_skips_the_step_and_halves_the_scale():
         outputs = run.take(images, LABELS)
         scales.append(run.state.values()["loss_scale"])
         assert outputs["failed_step"] == -1 and outputs["non_finite"] == 1
+        # The loss did not overflow; the gradient has no norm, and none is made up.
+        np.testing.assert_allclose(outputs["data_loss_nats"], np.log(2.0), rtol=1e-3)
+        assert np.isnan(outputs["gradient_norm"])
     values = run.state.values()
     assert scales == [2.0**14, 2.0**13]
     assert values["step"] == 2
@@ -62,6 +65,16 @@ def test_a_step_that_overflows_without_a_scale_has_failed():
     assert run.state.values()["loss_scale"] == 1.0
     before = run.bits()
     assert run.take(images, LABELS)["failed_step"] == 1
+    assert run.bits() == before
+
+
+def test_a_gradient_too_large_for_the_sums_is_not_the_scales_to_mend():
+    # Finite in float16 at scale 2 (3e4 a value), and 6.7e5 in norm: above 2^22 / 8.
+    run = float16_run(initial=2.0, growth_steps=1000, num_values=1000, num_replicas=8)
+    before = run.bits()
+    outputs = run.take(np.full([8, 1, 1000], 3e4, np.float32), np.zeros([8, 1], np.int32))
+    assert outputs["too_large"] == 8 and outputs["non_finite"] == 0
+    assert outputs["failed_step"] == 0
     assert run.bits() == before
 
 

@@ -145,3 +145,9 @@ def test_smoothing_out_of_range_is_refused(options):
 def test_unknown_prior_is_refused():
     with pytest.raises(ConfigError, match="'uniform' or 'class_prior'"):
         Objective(smoothing_prior="flat")
+
+
+def test_a_prior_that_nothing_is_smoothed_with_is_refused():
+    with pytest.raises(ConfigError, match="no effect.*label_smoothing"):
+        Objective(label_smoothing=0.0, smoothing_prior="class_prior")
+    assert Objective(label_smoothing=0.0).smoothing_prior == "uniform"

@@ -139,32 +139,32 @@ class RecordingContext:
     [
         ("exact", [[tf.int64] * 3]),
         ("float32", [[tf.float32] * 2, [tf.int64]]),
-        ("bfloat16", [[tf.bfloat16] * 2, [tf.int64]]),
+        # Statistics are kept whole: they move by less than bfloat16 can tell apart.
+        ("bfloat16", [[tf.bfloat16], [tf.float32], [tf.int64]]),
     ],
 )
 def test_wire_carries_the_type_of_the_kind_and_exact_counts(kind, sent):
     reduction = Reduction(kind=kind, num_replicas=4)
     context = RecordingContext()
-    values = [
-        reduction.contribution(tf.constant([0.1, 0.2]), GRADIENT_BITS),
-        reduction.contribution(tf.constant(0.3), STATISTIC_BITS),
-    ]
+    gradient = reduction.contribution(tf.constant([0.1, 0.2]), GRADIENT_BITS)
+    statistic = reduction.contribution(tf.constant(0.3), STATISTIC_BITS)
     counted = tf.constant([2**40 + 1, 3], tf.int64)
-    averaged, counts = reduction.all_reduce(context, values, counted)
+    gradients, statistics, counts = reduction.all_reduce(context, [gradient], [statistic], counted)
     assert context.sent == sent
     np.testing.assert_array_equal(counts, [2**40 + 1, 3])
-    mean = reduction.mean(averaged[0], GRADIENT_BITS)
+    mean = reduction.mean(gradients[0], GRADIENT_BITS)
     assert mean.dtype == tf.float32
     np.testing.assert_allclose(mean, [0.025, 0.05], rtol=4e-3 if kind == "bfloat16" else 1e-6)
+    np.testing.assert_allclose(reduction.mean(statistics[0], STATISTIC_BITS), 0.075, rtol=1e-6)
 
 
 def test_one_declared_replica_sends_nothing():
     context = RecordingContext()
     reduction = Reduction(kind="exact", num_replicas=1)
     values, counted = [tf.constant([0.1])], tf.constant([7], tf.int64)
-    averaged, counts = reduction.all_reduce(context, values, counted)
+    gradients, statistics, counts = reduction.all_reduce(context, values, [], counted)
     assert not context.sent
-    assert averaged is values and counts is counted
+    assert gradients is values and statistics == [] and counts is counted
 
 
 def test_unknown_kind_is_refused():

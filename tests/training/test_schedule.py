@@ -48,7 +48,7 @@ def test_first_rate_is_the_papers():
 )
 def test_integer_decay_steps_of_the_released_trainer(num_workers, decay_steps):
     assert int(IMAGENET / 32 * 2 / num_workers) == decay_steps
-    schedule = ExponentialDecay(decay_steps=decay_steps)
+    schedule = ExponentialDecay(epochs_per_decay=None, decay_steps=decay_steps)
     assert rate_at(decay_steps - 1, schedule) == np.float32(0.045)
     np.testing.assert_allclose(rate_at(decay_steps, schedule), 0.045 * 0.94, rtol=1e-7)
     np.testing.assert_allclose(rate_at(2 * decay_steps - 1, schedule), 0.045 * 0.94, rtol=1e-7)
@@ -56,7 +56,7 @@ def test_integer_decay_steps_of_the_released_trainer(num_workers, decay_steps):
 
 
 def test_decay_steps_take_no_notice_of_the_epochs():
-    schedule = ExponentialDecay(decay_steps=10, epochs_per_decay=5.0)
+    schedule = ExponentialDecay(epochs_per_decay=None, decay_steps=10)
     np.testing.assert_allclose(rate_at(25, schedule, steps_per_epoch=1.0), 0.045 * 0.94**2, 1e-7)
 
 
@@ -142,7 +142,9 @@ def test_second_phase_begins_on_the_exact_step():
 
 def test_late_steps_keep_their_digits():
     # float32 would no longer tell 2^24 + 1 from 2^24.
-    schedule = ExponentialDecay(learning_rate=1.0, factor=0.5, decay_steps=2**24 + 1)
+    schedule = ExponentialDecay(
+        learning_rate=1.0, factor=0.5, epochs_per_decay=None, decay_steps=2**24 + 1
+    )
     assert rate_at(2**24, schedule) == 1.0
     assert rate_at(2**24 + 1, schedule) == 0.5
 
@@ -153,7 +155,7 @@ def test_late_steps_keep_their_digits():
         (lambda: ExponentialDecay(learning_rate=0.0), "learning_rate"),
         (lambda: ExponentialDecay(factor=-0.94), "factor"),
         (lambda: ExponentialDecay(epochs_per_decay=0.0), "epochs_per_decay"),
-        (lambda: ExponentialDecay(decay_steps=0), "decay_steps"),
+        (lambda: ExponentialDecay(epochs_per_decay=None, decay_steps=0), "decay_steps"),
         (lambda: TwoPhase(first_learning_rate=0.0), "first_learning_rate"),
         (lambda: TwoPhase(first_epochs=-1.0), "first_epochs"),
     ],
@@ -161,3 +163,9 @@ def test_late_steps_keep_their_digits():
 def test_values_out_of_range_are_refused(build, named):
     with pytest.raises(ConfigError, match=named):
         build()
+
+
+@pytest.mark.parametrize("options", [{"decay_steps": 4003}, {"epochs_per_decay": None}])
+def test_a_decay_counts_epochs_or_steps_and_ignores_neither(options):
+    with pytest.raises(ConfigError, match="epochs_per_decay = .*, decay_steps = .*None for the"):
+        ExponentialDecay(**options)

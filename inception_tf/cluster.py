@@ -82,14 +82,15 @@ class Assignment:
     def __post_init__(self):
         for name in ("num_replicas", "replica_batch"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} must be at least 1.", received=getattr(self, name))
+                received = getattr(self, name)
+                raise ConfigError(f"training.{name} must be at least 1.", received=received)
         if self.num_physical > self.num_replicas:
             raise ConfigError(
                 "There cannot be more devices than declared replicas.",
                 received=f"{self.num_physical} devices for {self.num_replicas} declared replicas",
-                remedy=f"Set cluster.devices_per_worker so that at most {self.num_replicas} devices "
-                "take part, or declare more replicas of fewer images (training.num_replicas, "
-                "training.replica_batch): that changes the recipe.",
+                remedy="Set cluster.devices_per_worker so that at most "
+                f"{self.num_replicas} devices take part, or declare more replicas of fewer images "
+                "(training.num_replicas, training.replica_batch): that changes the recipe.",
             )
 
     @property

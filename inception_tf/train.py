@@ -13,7 +13,7 @@ from inception_tf.run_directory import RunDirectory
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_bool("synthetic", False, "Train on generated batches, to see the ceiling without data.")
+flags.DEFINE_bool("synthetic", False, "Train on generated batches, to see what data costs.")
 flags.DEFINE_bool("print_config", False, "Print the resolved config and stop.")
 flags.DEFINE_string("profile_steps", None, "A:B writes a TensorBoard trace of steps A to B.")
 flags.DEFINE_enum(

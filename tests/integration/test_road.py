@@ -328,13 +328,14 @@ run_dir, data_dir, out = sys.argv[1:]
 resolved = run_config.resolve_saved(run_dir, overrides={"data.data_dir": data_dir})
 experiment = Experiment(**resolved.sections)
 joined = cluster.join(experiment.cluster)
-found = inputs.open_inputs(experiment.data, experiment.model, run_dir=run_dir, splits=["validation"])
+found = inputs.open_inputs(
+    experiment.data, experiment.model, run_dir=run_dir, splits=["validation"]
+)
 trained = products.read_run(experiment, RunDirectory(run_dir), joined)
 evaluator = products.build_evaluator(experiment, trained.model, joined, found)
 jpegs, _ = found.readers["validation"].read(np.arange(100, 150))
-images = tf.stack(
-    [decode_evaluation(j, crop=experiment.evaluation_crop, height_px=75, width_px=75) for j in jpegs]
-)
+size = {"crop": experiment.evaluation_crop, "height_px": 75, "width_px": 75}
+images = tf.stack([decode_evaluation(jpeg, **size) for jpeg in jpegs])
 np.save(f"{out}/jpegs.npy", jpegs, allow_pickle=True)
 np.save(f"{out}/expected.npy", evaluator.probabilities(images, trained.values(averaged=True)))
 """

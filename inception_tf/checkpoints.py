@@ -287,10 +287,8 @@ def _convert(arguments: argparse.Namespace) -> int:
     writers = {".weights.h5": _save_keras, ".safetensors": _save_safetensors}
     suffix = next((suffix for suffix in writers if out.name.endswith(suffix)), None)
     if suffix is None or not out.parent.is_dir():
-        raise UserError(
-            "--out must be a .weights.h5 or .safetensors file in a directory that exists.",
-            received=arguments.out,
-        )
+        rule = "--out must be a .weights.h5 or .safetensors file in a directory that exists."
+        raise UserError(rule, received=arguments.out)
     store, info = _select(arguments.run, arguments.step)
     weights = select_weights(store.read(info), kind=arguments.weights)
     # The name keeps its suffix, from which Keras reads the format.
@@ -298,6 +296,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     about = {"step": str(info.step), "weights": arguments.weights}
     try:
         writers[suffix](temporary, weights, run_dir=arguments.run, about=about)
+        temporary.chmod(0o644)  # safetensors lets nobody else read what it writes
         durable.flush_to_disk(temporary)
         os.replace(temporary, out)
     except OSError as error:

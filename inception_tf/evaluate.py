@@ -7,6 +7,7 @@ from absl import flags
 from inception_tf import experiment, run_config
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(shared_flags)  # --help shows them
 
 
 def main(argv):

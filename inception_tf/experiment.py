@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import signal
 import time
@@ -230,6 +231,8 @@ def _stop_requests():
         if number == signal.SIGINT and requests:
             raise KeyboardInterrupt
         requests.append(number)
+        text = "stops after what is under way; a second Ctrl-C interrupts it at once\n"
+        os.write(2, text.encode())  # safe inside a signal handler
 
     previous = {
         number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)

@@ -8,6 +8,7 @@ from inception_tf import experiment, run_config
 from inception_tf.errors import ConfigError
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(shared_flags)  # --help shows them
 
 flags.DEFINE_string("out", None, "Gets the version directory 1, or the next number.")
 

@@ -1,5 +1,6 @@
 """Flags that several doors share, and how a door ends."""
 
+import os
 import sys
 
 from absl import app, flags, logging
@@ -23,8 +24,12 @@ flags.DEFINE_enum("device", None, ["auto", "cpu", "gpu"], "Wins over cluster.dev
 
 
 def overrides():
-    """'section.name' -> value of the shared flags that were given."""
-    given = {"data.data_dir": FLAGS.data_dir, "cluster.device": FLAGS.device}
+    """'section.name' -> value of the shared flags that were given.
+
+    A relative --data_dir becomes absolute: a run is evaluated from other directories too.
+    """
+    data_dir = os.path.abspath(os.path.expanduser(FLAGS.data_dir)) if FLAGS.data_dir else None
+    given = {"data.data_dir": data_dir, "cluster.device": FLAGS.device}
     return {parameter: value for parameter, value in given.items() if value is not None}
 
 
@@ -58,4 +63,13 @@ def run(main):
             print(f"error: {error}", file=sys.stderr)
             return error.exit_status
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv):
+    """Parses flags; a mistyped one is a configuration that has to be mended, so status 2."""
+    try:
+        return FLAGS(argv)
+    except flags.Error as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

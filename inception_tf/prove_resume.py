@@ -33,7 +33,7 @@ def main(argv=None):
     parser.add_argument("--gin_file", action="append", required=True)
     parser.add_argument("--gin_param", action="append", default=[])
     parser.add_argument("--data_dir")
-    parser.add_argument("--num_steps", type=int, default=40, help="N, at least 2")
+    parser.add_argument("--num_steps", type=int, default=40, help="N, at least 2; default 40")
     parser.add_argument("--out", help="keep both runs here; default: a temporary directory")
     parser.add_argument("train_flags", nargs="*", help="after --: more flags of inception_tf.train")
     args = parser.parse_args(argv)

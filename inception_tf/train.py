@@ -12,6 +12,7 @@ from inception_tf.parameters import SECTIONS
 from inception_tf.run_directory import RunDirectory
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(shared_flags)  # --help shows them
 
 flags.DEFINE_bool("synthetic", False, "Train on generated batches, to see what data costs.")
 flags.DEFINE_bool("print_config", False, "Print the resolved config and stop.")

@@ -92,7 +92,9 @@ def open_journal(directory, plan: dict):
         stream.seek(0)
         text = stream.read()
         first, separator, _ = text.partition("\n")
-        if not separator:  # new, or killed before its first line was whole
+        # New, killed before its first line was whole, or given up before its first shard (by an
+        # image that was bad, say, and has been mended or is to be left out now).
+        if not separator or text == first + separator and json.loads(first) != plan:
             stream.truncate(0)
             journal.append(plan)
         elif json.loads(first) != plan:

@@ -144,7 +144,7 @@ def find_data_dir(candidates, split: str) -> str:
 
 def _why_without_split(path, split):
     """Why a directory does not hold a split; None if it does."""
-    root = pathlib.Path(path).expanduser()
+    root = pathlib.Path(path).expanduser().absolute()
     if not root.is_dir():
         return f"{root} is no directory"
     if (root / MANIFEST_NAME).exists():

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -370,3 +371,14 @@ def test_a_tar_that_is_cut_short_is_refused(image_folder, tmp_path):
         with sources.open_source(archive, spool_dir=tmp_path / "out"):
             pass
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_build_given_up_before_its_first_shard_does_not_hold_up_another(image_folder, tmp_path):
+    folder = shutil.copytree(image_folder, tmp_path / "images")
+    bad = next(path for path in folder.rglob("*") if path.is_file()).with_name("bad.jpg")
+    bad.write_bytes(b"no image")
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match="bad.jpg"):
+        build.build_records(sources.FolderSource(folder), out, processes=1)
+    bad.unlink()
+    assert build.build_records(sources.FolderSource(folder), out, processes=1).num_records("train") > 0

@@ -398,7 +398,7 @@ def test_two_workers_end_with_the_bits_of_one_process_and_one_goes_on_where_two_
     assert_same_run(tmp_path / "two", straight[0])
 
     process = start([*launched, *train_command(tmp_path / "stopped", data_dir)])
-    wait_for_step(process, tmp_path / "stopped", 8)
+    wait_for_step(process, tmp_path / "stopped", 4)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=TIMEOUT_SECS)[0]
     assert process.returncode == 143, said

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from inception_tf.errors import ConfigError
-from inception_tf.models import catalog
+from inception_tf.models import counting
 from inception_tf.reporting import facts, summary
 from inception_tf.training.schedule import TwoPhase
 
@@ -41,7 +41,7 @@ def start_text(prepared):
     assignment, state, model = prepared.assignment, prepared.state, prepared.state.model
     steps_per_epoch, total_steps = prepared.steps_per_epoch, prepared.total_steps
     training = experiment.training
-    num_parameters = catalog.count_parameters(model)
+    num_parameters = counting.count_parameters(model)
     num_trained = sum(int(tf.size(item.variable.value)) for item in state.trained)
     data = facts.DataFacts(
         data_dir=inputs.data_dir,
@@ -103,7 +103,7 @@ def _batch_norm_warnings(model, *, replica_batch):
       ConfigError: fewer than 2: such a batch has no variance.
     """
     warnings = []
-    for layer, positions in catalog.smallest_batch_norm_counts(model):
+    for layer, positions in counting.smallest_batch_norm_counts(model):
         count = positions * replica_batch
         if count < 2:
             raise ConfigError(

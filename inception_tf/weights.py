@@ -8,7 +8,7 @@ import sys
 
 from inception_tf import quiet_start  # noqa: F401  isort: skip
 from inception_tf.errors import UserError
-from inception_tf.models.catalog import count_parameters
+from inception_tf.models.counting import count_parameters
 from inception_tf.models.weights import import_keras_h5
 
 

@@ -1,4 +1,4 @@
-"""A small language in which the tables of the networks are written, and what builds them.
+"""A small language in which the tables of the networks are written.
 
 A table is a tuple of stages that reads like a figure of the paper, from the input upwards:
 
@@ -9,6 +9,7 @@ A table is a tuple of stages that reads like a figure of the paper, from the inp
 
 A branch is a tuple of boxes, each a `Conv`, `MaxPool`, `AveragePool` or, at its end, `Siblings`.
 SAME padding and stride 1 unless a box says otherwise, as in the figures, where 'V' marks VALID.
+What turns tables into layers is models/stage_builder.py.
 
 Layer names are computed and follow slim's scopes with '_' for '/': `Conv2d_2b_3x3`,
 `Mixed_5b_Branch_1_Conv2d_0b_5x5`, `block35_1_Branch_0_Conv2d_1x1`, `block35_1_Conv2d_1x1` (the
@@ -17,15 +18,10 @@ stage's output.
 """
 
 import dataclasses
+import itertools
 import string
 
-import keras
-
-from inception_tf.errors import ConfigError
-from inception_tf.models.layers import SAME, VALID, ConvUnit, ResidualSum, xavier_uniform
-
-# Fewer filters than this would make a narrow network's thinnest branch useless.
-MIN_FILTERS = 8
+from inception_tf.models.layers import SAME, VALID, output_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +34,9 @@ class Conv:
       stride, padding: as in the figure.
       tag: what stands in the name before the kernel. None computes it: in a branch '0a', '0b' ...
         by position and '1a' for VALID; '' gives `Conv2d_1x1`.
+      released_scope: the whole name, where the released code has an irregular one.
+      is_inner: inside what replaces one larger convolution, not its end; where arXiv 1512.00567
+        figure 2 compares ReLU with a linear activation.
     """
 
     kernel: str
@@ -45,6 +44,8 @@ class Conv:
     stride: int = 1
     padding: str = SAME
     tag: str | None = None
+    released_scope: str | None = None
+    is_inner: bool = False
 
     @property
     def kernel_size(self):
@@ -54,6 +55,8 @@ class Conv:
 
     def scope(self, position=0):
         """Slim's scope of this box at a position of its branch."""
+        if self.released_scope is not None:
+            return self.released_scope
         tag = self.tag
         if tag is None:
             tag = "1a" if self.padding == VALID else f"0{string.ascii_lowercase[position]}"
@@ -117,6 +120,29 @@ def repeat(block, count, scale):
     )
 
 
+def stage_sizes(stages, size, *, axis):
+    """Rows (axis 0) or columns (axis 1) after every stage for an input of `size`; [(name, size)].
+
+    A size below 1 says that nothing is left.
+    """
+    sizes = []
+    for stage in stages:
+        if isinstance(stage, Mixed):
+            size = min(_size_after(branch, size, axis) for branch in stage.branches)
+        elif not isinstance(stage, Residual):
+            size = _size_after((stage,), size, axis)
+        name = stage.scope() if isinstance(stage, (Conv, MaxPool)) else stage.name
+        sizes.append((name, size))
+    return sizes
+
+
+def smallest_input_px(stages):
+    """The least input height and width that leaves something of every stage's grid."""
+    for size in itertools.count(1):
+        if all(left >= 1 for axis in (0, 1) for _, left in stage_sizes(stages, size, axis=axis)):
+            return size
+
+
 def named_convs(stages):
     """Yields (layer name, Conv) of every convolution with batch norm, in branch order.
 
@@ -127,126 +153,24 @@ def named_convs(stages):
         if isinstance(stage, Conv):
             yield stage.scope(), stage
         for index, branch in enumerate(getattr(stage, "branches", ())):
-            for name, box in _named_boxes(f"{stage.name}_Branch_{index}", branch):
+            for name, box in named_boxes(f"{stage.name}_Branch_{index}", branch):
                 if isinstance(box, Conv):
                     yield name, box
 
 
-def endpoints(model):
-    """The outputs of a model's stages: name -> KerasTensor, from the input upwards.
-
-    `keras.Model(model.input, endpoints(model)["Mixed_6a"])` gives features. The names are slim's
-    endpoints, `block35_10` being the last residual block of its kind.
-    """
-    return {
-        layer.name: layer.output
-        for layer in model.layers
-        if layer.name.startswith(("Conv2d_", "MaxPool_", "Mixed_", "block"))
-        and "Branch" not in layer.name
-        and (not layer.name.startswith("block") or isinstance(layer, ResidualSum))
-    }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StageBuilder:
-    """Turns tables into Keras layers.
-
-    Attributes:
-      width_multiplier: every box gets max(8, filters * multiplier rounded half up) filters; 1.0
-        gives the table's numbers exactly. Linear 1x1s follow their block's input.
-      batch_norm_momentum, batch_norm_epsilon: of every batch norm.
-      seed: of the model; see `layer_seed`.
-      dtype: policy of the layers, or None for Keras' global one.
-    """
-
-    width_multiplier: float = 1.0
-    batch_norm_momentum: float = 0.9997
-    batch_norm_epsilon: float = 0.001
-    seed: int = 0
-    dtype: str | None = None
-
-    def __post_init__(self):
-        if self.width_multiplier <= 0:
-            raise ConfigError("width_multiplier must be positive.", received=self.width_multiplier)
-
-    def build(self, x, stages):
-        """Applies the stages one after the other to [N, H, W, C]."""
-        for stage in stages:
-            if isinstance(stage, Mixed):
-                x = self._concat(self._branch_outputs(x, stage), stage.name)
-            elif isinstance(stage, Residual):
-                x = self._residual(x, stage)
-            else:
-                x = self.box(x, stage, stage.scope())
-        return x
-
-    def box(self, x, box, name):
-        """Applies one `Conv`, `MaxPool` or `AveragePool` under a layer name."""
-        if isinstance(box, Conv):
-            return ConvUnit(
-                self._scaled(box.filters),
-                box.kernel_size,
-                strides=box.stride,
-                padding=box.padding,
-                momentum=self.batch_norm_momentum,
-                epsilon=self.batch_norm_epsilon,
-                kernel_initializer=xavier_uniform(self.seed, name),
-                dtype=self.dtype,
-                name=name,
-            )(x)
-        pool, stride, padding = keras.layers.AveragePooling2D, 1, SAME
-        if isinstance(box, MaxPool):
-            pool, stride, padding = keras.layers.MaxPooling2D, 2, VALID
-        return pool(
-            3,
-            strides=stride,
-            padding=padding,
-            data_format="channels_last",
-            dtype=self.dtype,
-            name=name,
-        )(x)
-
-    def _branch_outputs(self, x, stage):
-        outputs = []
-        for index, branch in enumerate(stage.branches):
-            y, forks = x, []
-            prefix = f"{stage.name}_Branch_{index}"
-            chain = [box for box in branch if not isinstance(box, Siblings)]
-            for position, (name, box) in enumerate(_named_boxes(prefix, branch)):
-                if position < len(chain):
-                    y = self.box(y, box, name)
-                else:
-                    forks.append(self.box(y, box, name))
-            outputs.extend(forks or [y])
-        return outputs
-
-    def _residual(self, x, block):
-        branches = self._concat(self._branch_outputs(x, block), f"{block.name}_Concat")
-        name = f"{block.name}_Conv2d_1x1"
-        up = keras.layers.Conv2D(
-            x.shape[-1],
-            1,
-            data_format="channels_last",
-            kernel_initializer=xavier_uniform(self.seed, name),
-            dtype=self.dtype,
-            name=name,
-        )(branches)
-        return ResidualSum(
-            block.scale, use_relu=block.use_relu, dtype=self.dtype, name=block.name
-        )([x, up])
-
-    def _concat(self, outputs, name):
-        return keras.layers.Concatenate(axis=-1, dtype=self.dtype, name=name)(outputs)
-
-    def _scaled(self, filters):
-        if self.width_multiplier == 1.0:
-            return filters
-        return max(MIN_FILTERS, int(filters * self.width_multiplier + 0.5))
-
-
-def _named_boxes(prefix, branch):
+def named_boxes(prefix, branch):
     """(layer name, box) along a branch, the siblings at its end one by one."""
     boxes = []
     for box in branch:
         boxes.extend(box.convs if isinstance(box, Siblings) else (box,))
     return [(f"{prefix}_{box.scope(position)}", box) for position, box in enumerate(boxes)]
+
+
+def _size_after(branch, size, axis):
+    """What a branch, its siblings apart, leaves of a size."""
+    for box in branch:
+        if isinstance(box, MaxPool):
+            size = output_size(size, 3, 2, VALID)
+        elif isinstance(box, Conv):
+            size = output_size(size, box.kernel_size[axis], box.stride, box.padding)
+    return size

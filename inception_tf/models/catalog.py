@@ -2,14 +2,20 @@
 
 import collections.abc
 import dataclasses
-import math
-
-import keras
+import inspect
 
 from inception_tf.errors import ConfigError
 from inception_tf.models.arguments import check_choice
-from inception_tf.models.inception_resnet import inception_resnet_v2
-from inception_tf.models.layers import ConvUnit
+from inception_tf.models.inception_resnet_v1 import (
+    inception_resnet_v1,
+    inception_resnet_v1_stages,
+)
+from inception_tf.models.inception_resnet_v2 import (
+    inception_resnet_v2,
+    inception_resnet_v2_stages,
+)
+from inception_tf.models.inception_v3 import inception_v3, inception_v3_stages
+from inception_tf.models.inception_v4 import inception_v4, inception_v4_stages
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
@@ -18,19 +24,25 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 class ModelSpec:
     """A network as a config declares it (gin section `model`).
 
+    What a network does not have (residual scales in Inception-v4) is refused, not ignored.
+
     Attributes:
       name: a key of the catalog.
-      variant: 'released' (the authors' code) or 'paper' (the figures).
+      variant: one that the network has; 'released' is the authors' code, 'paper' the figures.
       num_classes: classes without background; None takes the manifest's.
       background_class: one more output, index 0, as the released checkpoints have.
-      input_height_px, input_width_px: at least 75 each.
+      input_height_px, input_width_px: at least what leaves something of the last grid (75).
       width_multiplier: ratio applied to every filter count.
-      block_counts: residual blocks of type A, B and C; None takes the variant's.
+      block_counts: modules or residual blocks of type A, B and C; None takes the variant's.
       residual_scales: scales of type A, B and C blocks; None takes the variant's.
+      batch_norm_on_sums: batch norm on top of the residual sums; None takes False.
+      stem, first_stride, first_pool, branch_5x5, factorisation, aux_norm: of Inception-v3, see
+        `inception_v3`; None takes the released network's.
       dropout_rate: share of the pooled features dropped while training, in [0, 1).
-      aux_head: add the released auxiliary head (training only).
+      aux_head: add the auxiliary head (training only).
       batch_norm_decay: of the moving statistics, per declared replica's update.
       batch_norm_epsilon: added to the variance.
+      batch_norm_scale: learn batch norm's gamma; the published networks have none.
       precision: 'float32', 'mixed_bfloat16' or 'mixed_float16'.
     """
 
@@ -43,11 +55,33 @@ class ModelSpec:
     width_multiplier: float = 1.0
     block_counts: tuple[int, ...] | None = None
     residual_scales: tuple[float, ...] | None = None
+    batch_norm_on_sums: bool | None = None
+    stem: str | None = None
+    first_stride: int | None = None
+    first_pool: bool | None = None
+    branch_5x5: str | None = None
+    factorisation: str | None = None
+    aux_norm: str | None = None
     dropout_rate: float = 0.2
     aux_head: bool = False
     batch_norm_decay: float = 0.9997
     batch_norm_epsilon: float = 0.001
+    batch_norm_scale: bool = False
     precision: str = "float32"
+
+
+# Fields of a ModelSpec that only some networks have; None stands for a builder's default.
+_NETWORK_OPTIONS = (
+    "block_counts",
+    "residual_scales",
+    "batch_norm_on_sums",
+    "stem",
+    "first_stride",
+    "first_pool",
+    "branch_5x5",
+    "factorisation",
+    "aux_norm",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +93,8 @@ class Entry:
 
     Attributes:
       builder: function of keyword arguments that returns a keras.Model.
+      stages: function of the builder's structural arguments that returns its tables, (stages up
+        to the auxiliary head's grid, stages after it).
       num_parameters, num_trainable: with the classifier, without auxiliary head.
       num_parameters_without_top, num_trainable_without_top: the trunk alone.
       num_parameters_with_aux, num_trainable_with_aux: with classifier and auxiliary head.
@@ -66,6 +102,7 @@ class Entry:
     """
 
     builder: collections.abc.Callable
+    stages: collections.abc.Callable
     num_parameters: int
     num_trainable: int
     num_parameters_without_top: int
@@ -76,9 +113,71 @@ class Entry:
 
 
 CATALOG = {
+    "inception_v3": {
+        "released": Entry(
+            builder=inception_v3,
+            stages=inception_v3_stages,
+            num_parameters=23_851_784,
+            num_trainable=23_817_352,
+            num_parameters_without_top=21_802_784,
+            num_trainable_without_top=21_768_352,
+            num_parameters_with_aux=27_179_376,
+            num_trainable_with_aux=27_143_152,
+            num_multiply_adds=5_713_216_096,
+        ),
+    },
+    "inception_v4": {
+        "paper": Entry(
+            builder=inception_v4,
+            stages=inception_v4_stages,
+            num_parameters=42_711_400,
+            num_trainable=42_648_232,
+            num_parameters_without_top=41_174_400,
+            num_trainable_without_top=41_111_232,
+            num_parameters_with_aux=46_071_760,
+            num_trainable_with_aux=46_006_800,
+            num_multiply_adds=12_253_974_624,
+        ),
+        "released": Entry(
+            builder=inception_v4,
+            stages=inception_v4_stages,
+            num_parameters=42_711_400,
+            num_trainable=42_648_232,
+            num_parameters_without_top=41_174_400,
+            num_trainable_without_top=41_111_232,
+            num_parameters_with_aux=46_071_760,
+            num_trainable_with_aux=46_006_800,
+            num_multiply_adds=12_253_974_624,
+        ),
+    },
+    "inception_resnet_v1": {
+        "paper": Entry(
+            builder=inception_resnet_v1,
+            stages=inception_resnet_v1_stages,
+            num_parameters=22_769_848,
+            num_trainable=22_742_808,
+            num_parameters_without_top=20_976_848,
+            num_trainable_without_top=20_949_808,
+            num_parameters_with_aux=26_113_824,
+            num_trainable_with_aux=26_084_992,
+            num_multiply_adds=6_206_361_696,
+        ),
+        "facenet": Entry(
+            builder=inception_resnet_v1,
+            stages=inception_resnet_v1_stages,
+            num_parameters=24_371_384,
+            num_trainable=24_342_808,
+            num_parameters_without_top=22_578_384,
+            num_trainable_without_top=22_549_808,
+            num_parameters_with_aux=27_715_360,
+            num_trainable_with_aux=27_684_992,
+            num_multiply_adds=6_308_597_856,
+        ),
+    },
     "inception_resnet_v2": {
         "paper": Entry(
             builder=inception_resnet_v2,
+            stages=inception_resnet_v2_stages,
             num_parameters=32_450_360,
             num_trainable=32_417_496,
             num_parameters_without_top=30_305_360,
@@ -89,6 +188,7 @@ CATALOG = {
         ),
         "released": Entry(
             builder=inception_resnet_v2,
+            stages=inception_resnet_v2_stages,
             num_parameters=55_873_736,
             num_trainable=55_813_192,
             num_parameters_without_top=54_336_736,
@@ -150,65 +250,37 @@ def build_model(spec, *, num_classes, num_replicas=1, seed=0):
         num_classes=num_outputs(spec, num_classes),
         input_shape=(spec.input_height_px, spec.input_width_px, 3),
         width_multiplier=spec.width_multiplier,
-        block_counts=spec.block_counts,
-        residual_scales=spec.residual_scales,
         dropout_rate=spec.dropout_rate,
         aux_head=spec.aux_head,
         batch_norm_momentum=spec.batch_norm_decay**num_replicas,
         batch_norm_epsilon=spec.batch_norm_epsilon,
+        batch_norm_scale=spec.batch_norm_scale,
         seed=seed,
         dtype=spec.precision,
         name=spec.name,
+        **_network_options(spec),
     )
 
 
-def count_parameters(model):
-    """Values of a model's weights, moving statistics included; no state of random generators."""
-    return sum(math.prod(weight.shape) for weight in model.weights)
-
-
-def count_multiply_adds(model):
-    """Multiply-adds per image of a model's convolutions and dense layers at its input size.
+def _network_options(spec):
+    """The fields of a spec that are given and that only some networks have.
 
     Raises:
-      ConfigError: the model's input height or width is free.
+      ConfigError: this network does not have one of them.
     """
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, (ConvUnit, keras.layers.Conv2D)):
-            total += math.prod(layer.kernel.shape) * _grid_size(layer)
-        elif isinstance(layer, keras.layers.Dense):
-            total += math.prod(layer.kernel.shape)
-    return total
+    given = {name: getattr(spec, name) for name in _NETWORK_OPTIONS}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        owners = [network for network in CATALOG if name in _arguments(network)]
+        if spec.name not in owners:
+            raise ConfigError(
+                f"{spec.name} has no {name}.",
+                received=f"model.{name} = {value!r}",
+                remedy=f"Leave it out; {' and '.join(owners)} have it.",
+            )
+    return given
 
 
-def smallest_batch_norm_counts(model):
-    """Values per image that each trained batch norm's statistics rest on, the fewest first.
-
-    A declared replica of n images gives n times as many per channel; from fewer than 2 no variance
-    can be estimated.
-
-    Returns:
-      list of (layer name, height * width of its output at the model's input size).
-
-    Raises:
-      ConfigError: the model's input height or width is free.
-    """
-    layers = [
-        layer
-        for layer in model.layers
-        if isinstance(layer, (ConvUnit, keras.layers.BatchNormalization)) and layer.trainable
-    ]
-    counts = [(layer.name, _grid_size(layer)) for layer in layers]
-    return sorted(counts, key=lambda named: named[1])
-
-
-def _grid_size(layer):
-    sizes = layer.output.shape[1:-1]
-    if None in sizes:
-        raise ConfigError(
-            "Counting needs a model whose input height and width are fixed.",
-            received=f"layer {layer.name} with output {tuple(layer.output.shape)}",
-            remedy="Build it with an input_shape.",
-        )
-    return math.prod(sizes)
+def _arguments(network):
+    builder = next(iter(CATALOG[network].values())).builder
+    return inspect.signature(builder).parameters

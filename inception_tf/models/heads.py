@@ -1,15 +1,36 @@
 """What stands on a trunk: the classifier, and the auxiliary classifier of the released code."""
 
+import collections.abc
 import dataclasses
 
 import keras
 
 from inception_tf.errors import ConfigError
 from inception_tf.models.blocks import Conv
-from inception_tf.models.layers import VALID, Dropout, layer_seed, xavier_uniform
+from inception_tf.models.initializers import layer_seed, xavier_uniform
+from inception_tf.models.layers import VALID, Dropout
 
 AUX_WINDOW = 5  # the released code pools 5x5 with stride 3 and ends with a 5x5 convolution
 _POOLS = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadStyle:
+    """How a network's heads differ from those of the other networks.
+
+    Attributes:
+      logits_initializer: of the classifier; see models/initializers.py.
+      aux_dense_initializer: of the auxiliary head's 5x5 convolution; None takes the trunk's.
+      aux_logits_initializer: of the auxiliary classifier.
+      has_aux_dense_norm: batch norm on the auxiliary head's fully connected layer (the 5x5
+        convolution over its whole grid); without it, a bias. arXiv 1512.00567 table 3,
+        "BN-auxiliary", tells the two apart.
+    """
+
+    logits_initializer: collections.abc.Callable = xavier_uniform
+    aux_dense_initializer: collections.abc.Callable | None = None
+    aux_logits_initializer: collections.abc.Callable = xavier_uniform
+    has_aux_dense_norm: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +43,7 @@ class Head:
       pooling: without top: None, 'avg' or 'max'.
       dropout_rate: share of the pooled features dropped while training, in [0, 1).
       aux_head: add the auxiliary classifier.
+      style: of the network.
     """
 
     num_classes: int
@@ -29,6 +51,7 @@ class Head:
     pooling: str | None = None
     dropout_rate: float = 0.2
     aux_head: bool = False
+    style: HeadStyle = HeadStyle()
 
     def __post_init__(self):
         if self.include_top and self.num_classes < 1:
@@ -78,7 +101,7 @@ class Head:
         x = _global_pool(x, "avg", name="AvgPool_1a")
         name = "Dropout_1b"
         x = Dropout(self.dropout_rate, seed=layer_seed(seed, name), dtype="float32", name=name)(x)
-        return self._dense(x, seed, name="Logits")
+        return self._dense(x, seed, self.style.logits_initializer, name="Logits")
 
     def _auxiliary_classifier(self, x, builder):
         """Released: average pool 5x5/3 VALID, 1x1 128, 5x5 768 VALID, dense.
@@ -101,16 +124,34 @@ class Head:
             dtype=builder.dtype,
             name="AuxLogits_AvgPool_1a",
         )(x)
-        kernel = "{}x{}".format(*_window(x))
-        for box in (Conv("1x1", 128, tag="1b"), Conv(kernel, 768, 1, VALID, tag="2a")):
-            x = builder.box(x, box, f"AuxLogits_{box.scope()}")
+        x = builder.box(x, Conv("1x1", 128, tag="1b"), "AuxLogits_Conv2d_1b_1x1")
+        x = self._auxiliary_dense(x, builder)
         x = _global_pool(x, "avg", name="AuxLogits_AvgPool_3a")
-        return self._dense(x, builder.seed, name="AuxLogits_Logits")
+        initializer = self.style.aux_logits_initializer
+        return self._dense(x, builder.seed, initializer, name="AuxLogits_Logits")
 
-    def _dense(self, x, seed, *, name):
+    def _auxiliary_dense(self, x, builder):
+        kernel = "{}x{}".format(*_window(x))
+        box = Conv(kernel, 768, 1, VALID, tag="2a")
+        name = f"AuxLogits_{box.scope()}"
+        initializer = self.style.aux_dense_initializer or builder.conv_initializer
+        if self.style.has_aux_dense_norm:
+            return builder.box(x, box, name, initializer=initializer)
+        return keras.layers.Conv2D(
+            builder.scaled(box.filters),
+            box.kernel_size,
+            padding=box.padding,
+            activation="relu",
+            data_format="channels_last",
+            kernel_initializer=initializer(builder.seed, name),
+            dtype=builder.dtype,
+            name=name,
+        )(x)
+
+    def _dense(self, x, seed, initializer, *, name):
         return keras.layers.Dense(
             self.num_classes,
-            kernel_initializer=xavier_uniform(seed, name),
+            kernel_initializer=initializer(seed, name),
             dtype="float32",
             name=name,
         )(x)

@@ -1,10 +1,8 @@
-"""The layers of the networks: convolution with fused batch norm, residual sum, dropout.
+"""The layers of the networks: convolution and sum with fused batch norm, residual sum, dropout.
 
 All are ordinary Keras layers. Under a user's own `compile`/`fit` the moving statistics are
 assigned; under `model.stateless_call` they are returned.
 """
-
-import hashlib
 
 import keras
 import tensorflow as tf
@@ -14,35 +12,90 @@ from inception_tf.errors import ConfigError
 SAME, VALID = "same", "valid"
 
 
+def has_batch_norm(layer):
+    """Whether a layer holds batch norm's statistics: one of ours, or Keras' own."""
+    return isinstance(layer, (_FusedNorm, keras.layers.BatchNormalization))
+
+
 def is_seed_state(path):
     """Whether the Keras path of a variable is that of a seed generator's state: no weight."""
     return path.endswith("seed_generator_state")
 
 
-def layer_seed(seed, layer_name):
-    """Seed of one layer's random numbers: a pure function of the model's seed and its name.
+class _FusedNorm(keras.layers.Layer):
+    """Fused batch norm and ReLU of what a subclass computes; see `ConvUnit`."""
 
-    Keyed by name and not by order of creation, so that adding a head or a block changes no other
-    layer's initial weights.
+    def __init__(self, *, use_scale, use_relu, momentum, epsilon, **kwargs):
+        super().__init__(**kwargs)
+        if not 0.0 <= momentum <= 1.0:
+            raise ConfigError("momentum must lie in [0, 1].", received=momentum)
+        if epsilon <= 0.0:
+            raise ConfigError("epsilon must be positive.", received=epsilon)
+        self.use_scale = use_scale
+        self.use_relu = use_relu
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    Returns:
-      int in [0, 2**31).
-    """
-    digest = hashlib.sha256(f"{seed}/{layer_name}".encode()).digest()
-    return int.from_bytes(digest[:4], "little") >> 1
+    def _add_statistics(self, channels):
+        self.gamma = None
+        if self.use_scale:
+            self.gamma = self._add_statistic("gamma", channels, "ones", trainable=True)
+        self.beta = self._add_statistic("beta", channels, "zeros", trainable=True)
+        self.moving_mean = self._add_statistic("moving_mean", channels, "zeros", trainable=False)
+        self.moving_variance = self._add_statistic(
+            "moving_variance", channels, "ones", trainable=False
+        )
 
+    def _add_statistic(self, name, channels, initializer, *, trainable):
+        # float32 and not autocast under any policy: the fused kernel has no 16-bit version of
+        # these, and a moving mean that keeps 8 bits would stand still.
+        return self.add_weight(
+            name=name,
+            shape=(channels,),
+            initializer=initializer,
+            trainable=trainable,
+            dtype="float32",
+            autocast=False,
+        )
 
-def xavier_uniform(seed, layer_name):
-    """Initializer of the released Inception-ResNet-v2: uniform in +-sqrt(6 / (fan_in + fan_out)).
+    def _normalize(self, x, *, training):
+        uses_batch = bool(training) and self.trainable
+        mean = tf.convert_to_tensor(self.moving_mean)
+        variance = tf.convert_to_tensor(self.moving_variance)
+        # In training the kernel takes no statistics and returns the batch's, the variance
+        # already times n / (n - 1), n = values per channel (n = 1 gives 0).
+        nothing = tf.zeros([0], tf.float32)
+        outputs = tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=tf.ones_like(mean) if self.gamma is None else tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=nothing if uses_batch else mean,
+            variance=nothing if uses_batch else variance,
+            epsilon=self.epsilon,
+            is_training=uses_batch,
+        )
+        if uses_batch:
+            batch_share = 1.0 - self.momentum
+            # TF1's form of the update: exact when the batch equals the moving statistics.
+            mean += (outputs.batch_mean - mean) * batch_share
+            variance += (outputs.batch_variance - variance) * batch_share
+            self.moving_mean.assign(mean)
+            self.moving_variance.assign(variance)
+        return tf.nn.relu(outputs.y) if self.use_relu else outputs.y
 
-    The released arg scope names no initializer, so slim's own default holds, for convolutions
-    (both fans count kh * kw) and dense layers alike.
-    """
-    return keras.initializers.GlorotUniform(seed=layer_seed(seed, layer_name))
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "use_scale": self.use_scale,
+            "use_relu": self.use_relu,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+        }
 
 
 @keras.saving.register_keras_serializable(package="inception_tf")
-class ConvUnit(keras.layers.Layer):
+class ConvUnit(_FusedNorm):
     """Convolution without bias, fused batch norm and ReLU, as one layer.
 
     Input [N, H, W, C] and output [N, H', W', filters] in the compute dtype; H' = ceil(H / stride)
@@ -90,25 +143,18 @@ class ConvUnit(keras.layers.Layer):
         Raises:
           ConfigError: a value out of range.
         """
-        super().__init__(**kwargs)
+        super().__init__(
+            use_scale=use_scale, use_relu=use_relu, momentum=momentum, epsilon=epsilon, **kwargs
+        )
         if filters < 1:
             raise ConfigError("filters must be at least 1.", received=filters)
         if padding not in (SAME, VALID):
             raise ConfigError("padding must be 'same' or 'valid'.", received=repr(padding))
-        if not 0.0 <= momentum <= 1.0:
-            raise ConfigError("momentum must lie in [0, 1].", received=momentum)
-        if epsilon <= 0.0:
-            raise ConfigError("epsilon must be positive.", received=epsilon)
         self.filters = filters
         self.kernel_size = _pair(kernel_size)
         self.strides = _pair(strides)
         self.padding = padding
-        self.use_scale = use_scale
-        self.use_relu = use_relu
-        self.momentum = momentum
-        self.epsilon = epsilon
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, input_shape):
         channels = input_shape[-1]
@@ -117,59 +163,17 @@ class ConvUnit(keras.layers.Layer):
             shape=(*self.kernel_size, channels, self.filters),
             initializer=self.kernel_initializer,
         )
-        self.gamma = self._statistic("gamma", "ones", trainable=True) if self.use_scale else None
-        self.beta = self._statistic("beta", "zeros", trainable=True)
-        self.moving_mean = self._statistic("moving_mean", "zeros", trainable=False)
-        self.moving_variance = self._statistic("moving_variance", "ones", trainable=False)
+        self._add_statistics(self.filters)
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
 
-    def _statistic(self, name, initializer, *, trainable):
-        # float32 and not autocast under any policy: the fused kernel has no 16-bit version of
-        # these, and a moving mean that keeps 8 bits would stand still.
-        return self.add_weight(
-            name=name,
-            shape=(self.filters,),
-            initializer=initializer,
-            trainable=trainable,
-            dtype="float32",
-            autocast=False,
-        )
-
     def call(self, inputs, training=None):
-        uses_batch = bool(training) and self.trainable
         x = tf.nn.conv2d(
             inputs,
             tf.convert_to_tensor(self.kernel),
             strides=self.strides,
             padding=self.padding.upper(),
         )
-        x = self._normalize(x, uses_batch=uses_batch)
-        return tf.nn.relu(x) if self.use_relu else x
-
-    def _normalize(self, x, *, uses_batch):
-        mean = tf.convert_to_tensor(self.moving_mean)
-        variance = tf.convert_to_tensor(self.moving_variance)
-        ones = tf.ones([self.filters], tf.float32)
-        # In training the kernel takes no statistics and returns the batch's, the variance
-        # already times n / (n - 1), n = values per channel (n = 1 gives 0).
-        nothing = tf.zeros([0], tf.float32)
-        outputs = tf.raw_ops.FusedBatchNormV3(
-            x=x,
-            scale=tf.convert_to_tensor(self.gamma) if self.use_scale else ones,
-            offset=tf.convert_to_tensor(self.beta),
-            mean=nothing if uses_batch else mean,
-            variance=nothing if uses_batch else variance,
-            epsilon=self.epsilon,
-            is_training=uses_batch,
-        )
-        if uses_batch:
-            batch_share = 1.0 - self.momentum
-            # TF1's form of the update: exact when the batch equals the moving statistics.
-            mean += (outputs.batch_mean - mean) * batch_share
-            variance += (outputs.batch_variance - variance) * batch_share
-            self.moving_mean.assign(mean)
-            self.moving_variance.assign(variance)
-        return outputs.y
+        return self._normalize(x, training=training)
 
     def compute_output_shape(self, input_shape):
         batch, height, width, _ = input_shape
@@ -187,10 +191,6 @@ class ConvUnit(keras.layers.Layer):
             "kernel_size": self.kernel_size,
             "strides": self.strides,
             "padding": self.padding,
-            "use_scale": self.use_scale,
-            "use_relu": self.use_relu,
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
 
@@ -228,6 +228,33 @@ class ResidualSum(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "scale": self.scale, "use_relu": self.use_relu}
+
+
+@keras.saving.register_keras_serializable(package="inception_tf")
+class SumNorm(_FusedNorm):
+    """Fused batch norm, then ReLU, on top of a residual sum [N, H, W, C]; see `ConvUnit`.
+
+    The papers' networks have none there, to save memory (arXiv 1602.07261 section 3.2): it is what
+    they left out, for whoever wants to see what that cost.
+    """
+
+    def __init__(
+        self, *, use_scale=False, use_relu=True, momentum=0.9997, epsilon=0.001, **kwargs
+    ):
+        """Takes batch norm's arguments of `ConvUnit` and Keras' usual ones."""
+        super().__init__(
+            use_scale=use_scale, use_relu=use_relu, momentum=momentum, epsilon=epsilon, **kwargs
+        )
+
+    def build(self, input_shape):
+        self._add_statistics(input_shape[-1])
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: input_shape[-1]})
+
+    def call(self, inputs, training=None):
+        return self._normalize(inputs, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
 
 
 @keras.saving.register_keras_serializable(package="inception_tf")

@@ -14,7 +14,7 @@ import h5py
 
 from inception_tf.errors import DataError
 from inception_tf.models.blocks import named_convs
-from inception_tf.models.inception_resnet import INCEPTION_RESNET_V2, inception_resnet_v2
+from inception_tf.models.inception_resnet_v2 import inception_resnet_v2, inception_resnet_v2_stages
 
 _KERAS_VARIABLES = ("kernel", "bias", "beta", "moving_mean", "moving_variance")
 
@@ -137,8 +137,8 @@ def import_keras_h5(path, out):
 
 def _layer_pairs(source):
     """(our layer, source layer) in branch order."""
-    table = INCEPTION_RESNET_V2["released"]
-    stages = (*table.to_aux_head(), *table.from_aux_head())
+    to_aux_head, from_aux_head = inception_resnet_v2_stages()
+    stages = (*to_aux_head, *from_aux_head)
     ours = [name for name, _ in named_convs(stages) if name != "Conv2d_7b_1x1"]
     pairs = []
     for prefix in ("conv2d", "batch_normalization"):

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from inception_tf import cluster
 from inception_tf.data import image, pipeline
-from inception_tf.models import catalog, layers
+from inception_tf.models import catalog, initializers, layers
 from inception_tf.training import objective, schedule
 from inception_tf.training.averaging import Averages
 from inception_tf.training.groups import VariableGroups, apply_groups
@@ -119,7 +119,7 @@ def build_unit(job, x, name, **kwargs):
         8,
         3,
         momentum=0.9997**NUM_REPLICAS,
-        kernel_initializer=layers.xavier_uniform(SEED, name),
+        kernel_initializer=initializers.xavier_uniform(SEED, name),
         name=name,
         dtype=job.precision,
         **kwargs,
@@ -130,7 +130,7 @@ def build_head(job, x, name):
     """Float32 logits of pooled and dropped-out features."""
     x = keras.layers.GlobalAveragePooling2D(name=f"{name}_mean", dtype=job.precision)(x)
     x = layers.Dropout(0.2, name=f"{name}_dropout", dtype=job.precision)(x)
-    initializer = layers.xavier_uniform(SEED, name)
+    initializer = initializers.xavier_uniform(SEED, name)
     return keras.layers.Dense(
         CLASSES, kernel_initializer=initializer, name=name, dtype="float32"
     )(x)

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from inception_tf.models.inception_resnet import inception_resnet_v2
+from inception_tf.models.inception_resnet_v2 import inception_resnet_v2
 
 
 @pytest.fixture(scope="session")

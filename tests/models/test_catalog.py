@@ -9,12 +9,14 @@ from inception_tf.errors import ConfigError
 from inception_tf.models.catalog import (
     ModelSpec,
     build_model,
+    num_outputs,
+)
+from inception_tf.models.counting import (
     count_multiply_adds,
     count_parameters,
-    num_outputs,
     smallest_batch_norm_counts,
 )
-from inception_tf.models.inception_resnet import inception_resnet_v2
+from inception_tf.models.inception_resnet_v2 import inception_resnet_v2
 
 SPEC = ModelSpec(
     input_height_px=75, input_width_px=107, width_multiplier=0.25, block_counts=(1, 1, 1)

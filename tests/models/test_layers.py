@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from inception_tf.errors import ConfigError
-from inception_tf.models.layers import ConvUnit, Dropout, ResidualSum, layer_seed, xavier_uniform
+from inception_tf.models.initializers import layer_seed, xavier_uniform
+from inception_tf.models.layers import ConvUnit, Dropout, ResidualSum
 
 SHAPE = (3, 9, 7, 4)
 

@@ -8,7 +8,7 @@ import pytest
 
 from inception_tf import weights as door
 from inception_tf.errors import DataError
-from inception_tf.models.inception_resnet import inception_resnet_v2
+from inception_tf.models.inception_resnet_v2 import inception_resnet_v2
 from inception_tf.models.weights import (
     import_keras_h5,
     keras_model_weights,

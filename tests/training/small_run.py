@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from inception_tf.cluster import Assignment
-from inception_tf.models.layers import ConvUnit, xavier_uniform
+from inception_tf.models.initializers import xavier_uniform
+from inception_tf.models.layers import ConvUnit
 from inception_tf.training.averaging import Averages
 from inception_tf.training.groups import VariableGroups, apply_groups
 from inception_tf.training.optimizer import RmsProp

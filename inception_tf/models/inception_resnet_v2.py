@@ -15,103 +15,16 @@ figures' depth costs 9.3 G, the released network 13.2 G.
 Grids in the comments are height x width x channels for a 299x299 input.
 """
 
-import dataclasses
-
-import keras
-
-from inception_tf.models.arguments import check_choice, check_input_shape, check_triple
-from inception_tf.models.blocks import (
-    AveragePool,
-    Conv,
-    MaxPool,
-    Mixed,
-    Residual,
-    StageBuilder,
-    repeat,
-)
-from inception_tf.models.heads import Head
+from inception_tf.models.blocks import AveragePool, Conv, MaxPool, Mixed, Residual
+from inception_tf.models.inception_v3 import STEM as STEM_V3
+from inception_tf.models.inception_v4 import STEM_PAPER
 from inception_tf.models.layers import VALID as V
-
-LONE = ""  # a branch of a single 1x1 has no position in its released name: Conv2d_1x1
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Table:
-    """One variant, from the input upwards (figure 15).
-
-    Attributes:
-      stem, reduction_a, reduction_b, tail: tuples of stages.
-      block_a, block_b, block_c: the residual blocks on the 35, 17 and 8 grids.
-      block_counts: how many of each.
-      residual_scales: of each kind of block.
-      has_linear_last_block: the last block C is added at scale 1 without ReLU.
-    """
-
-    stem: tuple
-    block_a: Residual
-    reduction_a: tuple
-    block_b: Residual
-    reduction_b: tuple
-    block_c: Residual
-    tail: tuple
-    block_counts: tuple[int, int, int]
-    residual_scales: tuple[float, float, float]
-    has_linear_last_block: bool
-
-    def with_blocks(self, block_counts=None, residual_scales=None):
-        """The table with other counts or scales of its blocks; None keeps the variant's."""
-        changes = {}
-        if block_counts is not None:
-            changes["block_counts"] = check_triple(block_counts, "block_counts", int)
-        if residual_scales is not None:
-            scales = check_triple(residual_scales, "residual_scales", (int, float))
-            changes["residual_scales"] = scales
-        return dataclasses.replace(self, **changes)
-
-    def to_aux_head(self):
-        """The stages up to the last block B, where the auxiliary head stands."""
-        return (
-            *self.stem,
-            *repeat(self.block_a, self.block_counts[0], self.residual_scales[0]),
-            *self.reduction_a,
-            *repeat(self.block_b, self.block_counts[1], self.residual_scales[1]),
-        )
-
-    def from_aux_head(self):
-        """The stages after the last block B."""
-        blocks = repeat(self.block_c, self.block_counts[2], self.residual_scales[2])
-        if self.has_linear_last_block and blocks:
-            linear = dataclasses.replace(blocks[-1], scale=1.0, use_relu=False)
-            blocks = (*blocks[:-1], linear)
-        return (*self.reduction_b, *blocks, *self.tail)
-
-
-# Figure 3. The last 3x3 192 V is printed without a stride; only stride 2 gives the 35x35 of the
-# stride-2 pool that it is concatenated with.
-STEM_PAPER = (
-    Conv("3x3", 32, 2, V, tag="1a"),  # 149x149x32
-    Conv("3x3", 32, 1, V, tag="2a"),  # 147x147x32
-    Conv("3x3", 64, tag="2b"),  # 147x147x64
-    Mixed("Mixed_3a", ((MaxPool(),), (Conv("3x3", 96, 2, V, tag="0a"),))),  # 73x73x160
-    Mixed(
-        "Mixed_4a",
-        (
-            (Conv("1x1", 64), Conv("3x3", 96, 1, V)),
-            (Conv("1x1", 64), Conv("7x1", 64), Conv("1x7", 64), Conv("3x3", 96, 1, V)),
-        ),
-    ),  # 71x71x192
-    Mixed("Mixed_5a", ((Conv("3x3", 192, 2, V),), (MaxPool(),))),  # 35x35x384
-)
+from inception_tf.models.network import build_network
+from inception_tf.models.residual_table import LONE, ResidualTable, residual_stages
 
 # The released network starts like Inception-v3 and adds one Inception module.
 STEM_RELEASED = (
-    Conv("3x3", 32, 2, V, tag="1a"),  # 149x149x32
-    Conv("3x3", 32, 1, V, tag="2a"),  # 147x147x32
-    Conv("3x3", 64, tag="2b"),  # 147x147x64
-    MaxPool("3a"),  # 73x73x64
-    Conv("1x1", 80, 1, V, tag="3b"),  # 73x73x80
-    Conv("3x3", 192, 1, V, tag="4a"),  # 71x71x192
-    MaxPool("5a"),  # 35x35x192
+    *STEM_V3,  # 35x35x192
     Mixed(
         "Mixed_5b",
         (
@@ -190,14 +103,13 @@ _COMMON = {
     "residual_scales": (0.17, 0.10, 0.20),
 }
 INCEPTION_RESNET_V2 = {
-    "paper": Table(
+    "paper": ResidualTable(
         stem=STEM_PAPER,
-        tail=(),
         block_counts=(5, 10, 5),
         has_linear_last_block=False,
         **_COMMON,
     ),
-    "released": Table(
+    "released": ResidualTable(
         stem=STEM_RELEASED,
         tail=(Conv("1x1", 1536, tag="7b"),),  # 8x8x1536
         block_counts=(10, 20, 10),
@@ -207,11 +119,19 @@ INCEPTION_RESNET_V2 = {
 }
 
 
+def inception_resnet_v2_stages(
+    *, variant="released", block_counts=None, residual_scales=None
+):
+    """(stages up to the auxiliary head's grid, stages after it); see `inception_resnet_v2`."""
+    return residual_stages(INCEPTION_RESNET_V2, variant, block_counts, residual_scales)
+
+
 def inception_resnet_v2(
     *, variant="released", num_classes=1000, input_shape=(299, 299, 3), include_top=True,
     pooling=None, width_multiplier=1.0, block_counts=None, residual_scales=None,
-    dropout_rate=0.2, aux_head=False, batch_norm_momentum=0.9997, batch_norm_epsilon=0.001,
-    seed=0, dtype=None, name="inception_resnet_v2",
+    batch_norm_on_sums=False, dropout_rate=0.2, aux_head=False, batch_norm_momentum=0.9997,
+    batch_norm_epsilon=0.001, batch_norm_scale=False, seed=0, dtype=None,
+    name="inception_resnet_v2",
 ):  # fmt: skip
     """Inception-ResNet-v2 as a functional `keras.Model` that returns logits.
 
@@ -227,10 +147,13 @@ def inception_resnet_v2(
         `released` counts its linear last block among type C.
       residual_scales: of type A, B and C; None takes 0.17, 0.10, 0.20. The linear last block of
         `released` keeps 1.0.
+      batch_norm_on_sums: batch norm on top of every residual sum, before its ReLU; the paper left
+        it out to save memory (section 3.2).
       dropout_rate: share of the pooled features dropped while training, in [0, 1).
       aux_head: add the released auxiliary head on the last block B; needs a fixed input size.
       batch_norm_momentum: share of the old moving statistics kept at an update.
       batch_norm_epsilon: added to the variance.
+      batch_norm_scale: learn batch norm's gamma; the released network has none.
       seed: initial weights are a pure function of (seed, layer name).
       dtype: policy such as 'mixed_bfloat16', or None for Keras' global one; logits stay float32.
       name: of the model.
@@ -241,18 +164,13 @@ def inception_resnet_v2(
     Raises:
       ConfigError: an argument out of range.
     """
-    check_choice(variant, INCEPTION_RESNET_V2, what="variant")
-    table = INCEPTION_RESNET_V2[variant].with_blocks(block_counts, residual_scales)
-    check_input_shape(input_shape)
-    builder = StageBuilder(
-        width_multiplier=width_multiplier,
-        batch_norm_momentum=batch_norm_momentum,
-        batch_norm_epsilon=batch_norm_epsilon,
-        seed=seed,
-        dtype=dtype,
-    )
-    head = Head(num_classes, include_top, pooling, dropout_rate, aux_head)
-    images = keras.Input(tuple(input_shape), dtype="float32", name="images")
-    pre_aux = builder.build(images, table.to_aux_head())
-    x = builder.build(pre_aux, table.from_aux_head())
-    return keras.Model(images, head.build(x, pre_aux, builder), name=name)
+    return build_network(
+        inception_resnet_v2_stages(
+            variant=variant, block_counts=block_counts, residual_scales=residual_scales
+        ),
+        num_classes=num_classes, input_shape=input_shape, include_top=include_top, pooling=pooling,
+        width_multiplier=width_multiplier, dropout_rate=dropout_rate, aux_head=aux_head,
+        batch_norm_momentum=batch_norm_momentum, batch_norm_epsilon=batch_norm_epsilon,
+        batch_norm_scale=batch_norm_scale, seed=seed, dtype=dtype, name=name,
+        batch_norm_on_sums=batch_norm_on_sums,
+    )  # fmt: skip

@@ -11,19 +11,12 @@ import pytest
 import tensorflow as tf
 
 from inception_tf.errors import ConfigError
-from inception_tf.models.blocks import (
-    AveragePool,
-    Conv,
-    MaxPool,
-    Mixed,
-    Siblings,
-    StageBuilder,
-    endpoints,
-    named_convs,
-)
-from inception_tf.models.catalog import CATALOG, count_multiply_adds, count_parameters
-from inception_tf.models.inception_resnet import INCEPTION_RESNET_V2, inception_resnet_v2
+from inception_tf.models.blocks import AveragePool, Conv, MaxPool, Mixed, Siblings, named_convs
+from inception_tf.models.catalog import CATALOG
+from inception_tf.models.counting import count_multiply_adds, count_parameters
+from inception_tf.models.inception_resnet_v2 import INCEPTION_RESNET_V2, inception_resnet_v2
 from inception_tf.models.layers import ConvUnit
+from inception_tf.models.stage_builder import StageBuilder, endpoints
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TABLES = ROOT.parent / "shared" / "facts" / "layers"

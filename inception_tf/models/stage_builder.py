@@ -117,6 +117,7 @@ class StageBuilder:
         up = keras.layers.Conv2D(
             x.shape[-1],
             1,
+            padding=SAME,
             data_format="channels_last",
             kernel_initializer=xavier_uniform(self.seed, name),
             dtype=self.dtype,

@@ -40,6 +40,60 @@ def test_spec_reaches_the_network():
     assert model.input.dtype == "float32"
 
 
+def test_options_of_one_network_reach_its_builder():
+    small = {"input_height_px": 75, "input_width_px": 75, "width_multiplier": 0.1}
+    for spec, layer, absent in (
+        (
+            ModelSpec(
+                name="inception_v3", stem="table_1", first_stride=1, first_pool=False,
+                branch_5x5="3x3_3x3", factorisation="linear", aux_head=True,
+                aux_norm="convolutions", **small,
+            ),
+            "Conv2d_4b_3x3",
+            "MaxPool_3a_3x3",
+        ),
+        (
+            ModelSpec(name="inception_v4", variant="paper", block_counts=(0, 1, 0), **small),
+            "Mixed_6b_Branch_2_Conv2d_0b_1x7",
+            "Mixed_6c",
+        ),
+        (
+            ModelSpec(
+                name="inception_resnet_v1", variant="facenet", block_counts=(0, 1, 0),
+                batch_norm_on_sums=True, **small,
+            ),
+            "block17_1_Sum",
+            "block8_1",
+        ),
+    ):
+        model = build_model(spec, num_classes=10)
+        names = {layer.name for layer in model.layers}
+        assert layer in names and absent not in names
+        assert model.name == spec.name
+        if spec.stem:
+            assert model.get_layer("Conv2d_1a_3x3").strides == (1, 1)
+            assert not model.get_layer("Mixed_5b_Branch_1_Conv2d_0b_3x3").use_relu
+            assert model.get_layer("AuxLogits_Conv2d_2a_4x4").bias is not None
+
+
+@pytest.mark.parametrize(
+    "name, option, owners",
+    [
+        ("inception_v3", {"block_counts": (4, 7, 3)}, "inception_v4 and inception_resnet_v1"),
+        ("inception_v3", {"residual_scales": (0.1, 0.1, 0.1)}, "inception_resnet_v1 and"),
+        ("inception_v4", {"residual_scales": (0.1, 0.1, 0.1)}, "inception_resnet_v1 and"),
+        ("inception_v4", {"batch_norm_on_sums": False}, "inception_resnet_v1 and"),
+        ("inception_v4", {"stem": "factorised"}, "inception_v3 have it"),
+        ("inception_resnet_v1", {"first_pool": True}, "inception_v3 have it"),
+        ("inception_resnet_v2", {"aux_norm": "all"}, "inception_v3 have it"),
+    ],
+)
+def test_options_of_other_networks_are_refused(name, option, owners):
+    variant = "paper" if name == "inception_resnet_v1" else "released"
+    with pytest.raises(ConfigError, match=f"(?s){name} has no {next(iter(option))}.*{owners}"):
+        build_model(ModelSpec(name=name, variant=variant, **option), num_classes=10)
+
+
 def test_background_class_adds_one_output():
     assert num_outputs(SPEC, 1000) == 1000
     assert num_outputs(dataclasses.replace(SPEC, background_class=True), 1000) == 1001

@@ -1,4 +1,4 @@
-"""ConvUnit, ResidualSum and Dropout against twins of stock Keras layers."""
+"""ConvUnit, SumNorm, ResidualSum and Dropout against stock Keras layers and NumPy."""
 
 import keras
 import numpy as np
@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from inception_tf.errors import ConfigError
-from inception_tf.models.initializers import layer_seed, xavier_uniform
-from inception_tf.models.layers import ConvUnit, Dropout, ResidualSum
+from inception_tf.models.initializers import xavier_uniform
+from inception_tf.models.layers import ConvUnit, Dropout, ResidualSum, SumNorm, has_batch_norm
 
 SHAPE = (3, 9, 7, 4)
 
@@ -170,6 +170,71 @@ def test_unit_refuses_values_out_of_range(arguments):
         ConvUnit(**{"filters": 2, "kernel_size": 3, **arguments})
 
 
+def sum_norm(rng, **kwargs):
+    """A SumNorm of 4 channels with random statistics, and those as arrays by name."""
+    norm = SumNorm(momentum=0.9, epsilon=0.01, **kwargs)
+    norm.build(SHAPE)
+    for weight in norm.weights:
+        weight.assign(rng.uniform(0.5, 2.0, size=4))
+    return norm, {weight.name: weight.numpy() for weight in norm.weights}
+
+
+@pytest.mark.parametrize("use_relu", [False, True])
+@pytest.mark.parametrize("use_scale", [False, True])
+def test_sum_norm_equals_batch_norm_then_relu_in_numpy(use_scale, use_relu):
+    rng = np.random.default_rng(4)
+    x = rng.normal(1.0, 2.0, size=SHAPE).astype("float32")
+    for training in (False, True):
+        norm, old = sum_norm(rng, use_scale=use_scale, use_relu=use_relu)
+        assert list(old) == (["gamma"] if use_scale else []) + [
+            "beta", "moving_mean", "moving_variance"
+        ]  # fmt: skip
+        mean, variance = (x.mean((0, 1, 2)), x.var((0, 1, 2))) if training else (
+            old["moving_mean"], old["moving_variance"]
+        )  # fmt: skip
+        wanted = (x - mean) / np.sqrt(variance + 0.01) * old.get("gamma", 1.0) + old["beta"]
+        wanted = np.maximum(wanted, 0) if use_relu else wanted
+        np.testing.assert_allclose(norm(x, training=training), wanted, rtol=1e-4, atol=1e-5)
+        share = 0.1 if training else 0.0
+        unbiased = variance * (189 / 188 if training else 1.0)  # 3 * 9 * 7 values per channel
+        for name, batch in (("moving_mean", mean), ("moving_variance", unbiased)):
+            np.testing.assert_allclose(
+                getattr(norm, name), old[name] + share * (batch - old[name]), rtol=1e-5
+            )
+        assert (wanted.min() < 0) is not use_relu
+
+
+def test_sum_norm_is_rebuilt_from_its_config_and_file(tmp_path):
+    norm, _ = sum_norm(
+        np.random.default_rng(5), use_scale=True, use_relu=False, dtype="mixed_bfloat16", name="a"
+    )
+    assert SumNorm.from_config(norm.get_config()).get_config() == norm.get_config()
+    model = keras.Sequential([keras.Input(SHAPE[1:]), norm])
+    model.save(tmp_path / "norm.keras")
+    x = tf.random.stateless_normal(SHAPE, [0, 1])
+    loaded = keras.models.load_model(tmp_path / "norm.keras")
+    np.testing.assert_array_equal(loaded(x), model(x))
+    assert norm.compute_output_shape((None, None, 7, 4)) == (None, None, 7, 4)
+    assert norm(x).dtype == "bfloat16"
+
+
+def test_frozen_sum_norm_keeps_its_statistics():
+    norm, old = sum_norm(np.random.default_rng(6))
+    norm.trainable = False
+    x = tf.random.stateless_normal(SHAPE, [0, 1])
+    np.testing.assert_array_equal(norm(x, training=True), norm(x, training=False))
+    assert {weight.name: weight.numpy().tolist() for weight in norm.weights} == {
+        name: array.tolist() for name, array in old.items()
+    }
+
+
+def test_batch_norms_are_known_by_what_they_hold():
+    for layer in (ConvUnit(2, 1), SumNorm(), keras.layers.BatchNormalization()):
+        assert has_batch_norm(layer)
+    for layer in (keras.layers.Conv2D(2, 1), ResidualSum(1.0), Dropout(0.5)):
+        assert not has_batch_norm(layer)
+
+
 def test_residual_sum_scales_adds_and_rectifies():
     x, up = tf.constant([[[[1.0, -1.0]]]]), tf.constant([[[[-20.0, 20.0]]]])
     np.testing.assert_allclose(ResidualSum(0.1)([x, up]), [[[[0.0, 1.0]]]])
@@ -189,8 +254,3 @@ def test_dropout_state_is_named_after_the_layer():
     assert 400 < np.count_nonzero(first) < 600
     assert not np.array_equal(first, second)
     np.testing.assert_array_equal(layer(x, training=False), x)
-
-
-def test_layer_seed_depends_on_seed_and_name_alone():
-    assert layer_seed(0, "a") == layer_seed(0, "a")
-    assert len({layer_seed(0, "a"), layer_seed(1, "a"), layer_seed(0, "b")}) == 3

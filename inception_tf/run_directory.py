@@ -56,6 +56,10 @@ class RunDirectory:
         """Where the facts lie once a run has started."""
         return self.path / FACTS_FILE
 
+    def holds_run(self) -> bool:
+        """Whether a run was started here: not any directory is one."""
+        return self.config_file.is_file() or self.facts_file.is_file()
+
     @contextlib.contextmanager
     def lock(self):
         """Keeps every other process from writing here, for as long as the `with` lasts.

@@ -4,6 +4,8 @@ import tensorflow as tf
 
 from inception_tf.errors import ConfigError
 from inception_tf.models import counting
+from inception_tf.models.catalog import batch_norm_momentum
+from inception_tf.models.layer_table import layer_rows, totals_of
 from inception_tf.reporting import facts, summary
 from inception_tf.training.schedule import TwoPhase
 
@@ -23,13 +25,14 @@ def warnings_of(experiment, model, assignment, *, total_steps):
 
 
 def opening(prepared, operation_changes, paper_rows):
-    """The texts that a run begins with: where it goes on, what changed, what it is made of."""
+    """The texts that a run begins with: where it comes from, what changed, its parts."""
     return [
         *prepared.resumed,
         *(
             f"from step {prepared.start_step:,}: {name} {now!r}, was {before!r}"
             for name, before, now in operation_changes
         ),
+        *([prepared.imported] if prepared.imported else []),
         start_text(prepared),
         summary.paper_table(paper_rows),
     ]
@@ -67,14 +70,8 @@ def start_text(prepared):
             words=schedule_words(training.schedule),
             first_rates=first_rates(prepared.recipe.learning_rate, total_steps, steps_per_epoch),
         ),
-        model=facts.ModelFacts(
-            name=experiment.model.name,
-            variant=experiment.model.variant,
-            num_parameters=num_parameters,
-            num_trained=num_trained,
-            input_height_px=experiment.model.input_height_px,
-            input_width_px=experiment.model.input_width_px,
-            precision=experiment.model.precision,
+        model=_model_facts(
+            experiment.model, prepared, num_parameters=num_parameters, num_trained=num_trained
         ),
         machine=facts.MachineFacts(
             devices=cluster.device_names,
@@ -89,10 +86,27 @@ def start_text(prepared):
             has_averages=True,
             reduction=training.reduction,
             replica_batch=assignment.replica_batch,
-            activation_values_per_image=_activation_values(model),
+            activation_values_per_image=totals_of(layer_rows(model)).num_kept_values,
             activation_bytes=4 if experiment.model.precision == "float32" else 2,
         ),
         warnings=prepared.warnings,
+    )
+
+
+def _model_facts(spec, prepared, *, num_parameters, num_trained):
+    return facts.ModelFacts(
+        name=spec.name,
+        variant=spec.variant,
+        num_parameters=num_parameters,
+        num_trained=num_trained,
+        input_height_px=spec.input_height_px,
+        input_width_px=spec.input_width_px,
+        precision=spec.precision,
+        batch_norm_momentum=batch_norm_momentum(
+            spec,
+            num_replicas=prepared.assignment.num_replicas,
+            total_steps=prepared.total_steps,
+        ),
     )
 
 
@@ -123,7 +137,9 @@ def _decay_warnings(experiment, *, total_steps, num_replicas):
     """Warnings about averages that a run of this length cannot fill."""
     warnings = []
     decays = {
-        "model.batch_norm_decay": experiment.model.batch_norm_decay**num_replicas,
+        "model.batch_norm_decay": batch_norm_momentum(
+            experiment.model, num_replicas=num_replicas, total_steps=total_steps
+        ),
         "averages.decay": experiment.averages.decay,
     }
     for name, decay in decays.items():
@@ -184,15 +200,3 @@ def _split_examples(inputs):
     if inputs.is_synthetic:
         return {"train": inputs.num_train_examples}
     return {split: reader.num_examples for split, reader in inputs.readers.items()}
-
-
-def _activation_values(model):
-    """Sum of the sizes of all layers' outputs for one image."""
-    total = 0
-    for layer in model.layers:
-        for output in tf.nest.flatten(layer.output):
-            size = 1
-            for length in output.shape[1:]:
-                size *= length or 1
-            total += size
-    return total

@@ -8,8 +8,8 @@ import keras
 import tensorflow as tf
 
 from inception_tf import cluster as clusters
+from inception_tf import initial_weights, overview
 from inception_tf import inputs as run_inputs
-from inception_tf import overview
 from inception_tf.errors import CheckpointError, ConfigError
 from inception_tf.models import catalog
 from inception_tf.reporting import summary
@@ -37,6 +37,8 @@ class Prepared:
       facts: RunFacts of the first start, None where this is it.
       start_step: batches consumed so far.
       resumed: lines that say where a run goes on and with what differences.
+      imported: the report of the weights that a run begins with; '' where they are drawn or come
+        from a checkpoint.
       warnings: what the user should know and may want all the same.
     """
 
@@ -51,6 +53,7 @@ class Prepared:
     facts: RunFacts | None
     start_step: int
     resumed: list[str]
+    imported: str
     warnings: list[str]
 
     @property
@@ -73,20 +76,23 @@ def prepare(experiment, directory, cluster, *, is_synthetic):
     Raises:
       UserError: whatever the user can mend.
     """
-    facts = _facts_of_checkpoints(directory)
-    if is_synthetic:
-        inputs = run_inputs.generated_inputs(experiment.model)
-    else:
-        splits = [experiment.data.train_split, experiment.data.eval_split]
-        inputs = run_inputs.open_inputs(
-            experiment.data, experiment.model, run_dir=directory.path, splits=splits
-        )
-    training = experiment.training
+    facts, training = _facts_of_checkpoints(directory), experiment.training
+    inputs = _open_inputs(experiment, directory, is_synthetic=is_synthetic)
     assignment = cluster.assign(
         num_replicas=training.num_replicas, replica_batch=training.replica_batch
     )
     total_steps = total_steps_of(training, num_examples=inputs.num_train_examples)
-    state, recipe = build_state(experiment, inputs, cluster, assignment)
+    with cluster.strategy.scope():
+        model = build_model(
+            experiment.model, training, num_classes=inputs.num_classes, total_steps=total_steps
+        )
+    imported = ""
+    # Without the facts of a checkpoint the run is new. Generated batches measure speed, which no
+    # weight's value changes.
+    if training.init_from is not None and facts is None and not is_synthetic:
+        imported = initial_weights.import_weights(model, experiment, inputs, cluster)
+    state = build_state(experiment, model, cluster)
+    recipe = build_recipe(experiment, inputs, state.model, assignment)
     warnings = overview.warnings_of(experiment, state.model, assignment, total_steps=total_steps)
     start_step, resumed = 0, []
     if not is_synthetic:
@@ -114,37 +120,59 @@ def prepare(experiment, directory, cluster, *, is_synthetic):
         facts=facts,
         start_step=start_step,
         resumed=resumed,
+        imported=imported,
         warnings=warnings,
     )
 
 
-def build_model(model_spec, training, *, num_classes):
-    """The network of a run, with its initial weights."""
+def _open_inputs(experiment, directory, *, is_synthetic):
+    if is_synthetic:
+        return run_inputs.generated_inputs(experiment.model)
+    splits = [experiment.data.train_split, experiment.data.eval_split]
+    return run_inputs.open_inputs(
+        experiment.data, experiment.model, run_dir=directory.path, splits=splits
+    )
+
+
+def build_model(model_spec, training, *, num_classes, total_steps=None):
+    """The network of a run, with drawn weights.
+
+    Args:
+      total_steps: where it is to be trained; inference builds the same network without.
+    """
     return catalog.build_model(
         model_spec,
         num_classes=num_classes,
         num_replicas=training.num_replicas,
+        total_steps=total_steps,
         seed=training.seed,
     )
 
 
-def build_state(experiment, inputs, cluster, assignment):
-    """The run's variables and the recipe of one step."""
+def build_state(experiment, model, cluster):
+    """The run's variables; the averages begin with the weights that the model has now."""
     training = experiment.training
-    loss_scale = experiment.loss_scale if experiment.model.precision == "mixed_float16" else None
+    loss_scale = _loss_scale(experiment)
     with cluster.strategy.scope():
-        model = build_model(experiment.model, training, num_classes=inputs.num_classes)
-        trained = apply_groups(model, experiment.variables)
-        state = RunState(
+        return RunState(
             model,
-            trained,
+            apply_groups(model, experiment.variables),
             optimizer=training.optimizer,
             initial_loss_scale=loss_scale and loss_scale.initial,
         )
+
+
+def _loss_scale(experiment):
+    return experiment.loss_scale if experiment.model.precision == "mixed_float16" else None
+
+
+def build_recipe(experiment, inputs, model, assignment):
+    """The recipe of one step."""
+    training = experiment.training
     outputs = model.output if isinstance(model.output, dict) else {"logits": model.output}
     num_outputs = outputs["logits"].shape[-1]
     scale = assignment.global_batch / 256 if training.learning_rate_per_256_images else 1.0
-    recipe = StepRecipe(
+    return StepRecipe(
         assignment=assignment,
         optimizer=training.optimizer,
         learning_rate=functools.partial(
@@ -165,10 +193,9 @@ def build_state(experiment, inputs, cluster, assignment):
         clip_global_norm=training.clip_global_norm,
         reduction=training.reduction,
         seed=training.seed,
-        loss_scale=loss_scale,
+        loss_scale=_loss_scale(experiment),
         jit_compile=training.jit_compile,
     )
-    return state, recipe
 
 
 def _class_counts(experiment, inputs):

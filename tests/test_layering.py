@@ -12,11 +12,12 @@ GROUND = ("cluster", "data", "models", "reporting")
 HALLS = ("training", "evaluation", "serving")
 # Two rooms in several files each; the files of one may import each other.
 EXPERIMENT = (
-    "experiment", "preparation", "session", "products", "inputs", "overview", "run_directory"
+    "experiment", "preparation", "session", "products", "inputs", "overview", "run_directory",
+    "initial_weights", "model_source",
 )  # fmt: skip
 CONFIG = ("config", "parameters", "bindings", "resolved", "run_config")
 DOORS = ("train", "evaluate", "export", "predict", "report")
-KEEPERS = ("records", "weights", "checkpoints", "launch", "prove_resume")
+KEEPERS = ("records", "weights", "features", "networks", "checkpoints", "launch", "prove_resume")
 DOOR_HELPERS = ("flags", "quiet_start")  # what several doors share
 DOOR = 5
 FLOORS = {

@@ -17,6 +17,7 @@ from inception_tf.models.inception_resnet_v2 import (
 from inception_tf.models.inception_v3 import inception_v3, inception_v3_stages
 from inception_tf.models.inception_v4 import inception_v4, inception_v4_stages
 
+RELEASED_BATCH_NORM_DECAY = 0.9997  # of the released networks' argument scopes
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -40,7 +41,8 @@ class ModelSpec:
         `inception_v3`; None takes the released network's.
       dropout_rate: share of the pooled features dropped while training, in [0, 1).
       aux_head: add the auxiliary head (training only).
-      batch_norm_decay: of the moving statistics, per declared replica's update.
+      batch_norm_decay: of the moving statistics, per declared replica's update; None takes one
+        from the number of steps, see `batch_norm_momentum`.
       batch_norm_epsilon: added to the variance.
       batch_norm_scale: learn batch norm's gamma; the published networks have none.
       precision: 'float32', 'mixed_bfloat16' or 'mixed_float16'.
@@ -64,7 +66,7 @@ class ModelSpec:
     aux_norm: str | None = None
     dropout_rate: float = 0.2
     aux_head: bool = False
-    batch_norm_decay: float = 0.9997
+    batch_norm_decay: float | None = RELEASED_BATCH_NORM_DECAY
     batch_norm_epsilon: float = 0.001
     batch_norm_scale: bool = False
     precision: str = "float32"
@@ -217,7 +219,35 @@ def num_outputs(spec, num_classes):
     return num_classes + int(spec.background_class)
 
 
-def build_model(spec, *, num_classes, num_replicas=1, seed=0):
+def batch_norm_momentum(spec, *, num_replicas, total_steps=None):
+    """Share of the old moving statistics that one step keeps.
+
+    A step's one update, by the mean over the N declared replicas, stands for N updates: decay ** N
+    (0.9997 ** 20 = 0.99402). With `batch_norm_decay=None` it is what a warm-started average of the
+    weights ends with, (1 + steps) / (10 + steps): weights and statistics that are evaluated
+    together then remember the same last ninth of the run, and nothing of what a run began with is
+    left at its end (0.02% of it after 100 steps; 0.9997 needs 28,000 updates for that). Long runs
+    get the released 0.9997 ** N: more memory than that has no use.
+
+    Args:
+      spec: ModelSpec.
+      num_replicas: declared replicas N.
+      total_steps: of the run; None outside of training, where nothing is updated.
+
+    Raises:
+      ConfigError: a decay out of range.
+    """
+    released = RELEASED_BATCH_NORM_DECAY**num_replicas
+    if spec.batch_norm_decay is None:
+        if total_steps is None:
+            return released
+        return min((1.0 + total_steps) / (10.0 + total_steps), released)
+    if not 0.0 <= spec.batch_norm_decay <= 1.0:
+        raise ConfigError("batch_norm_decay must lie in [0, 1].", received=spec.batch_norm_decay)
+    return spec.batch_norm_decay**num_replicas
+
+
+def build_model(spec, *, num_classes, num_replicas=1, total_steps=None, seed=0):
     """The network that a spec declares, as a functional `keras.Model`.
 
     Input float32 [N, H, W, 3] in [-1, 1]; output logits float32 [N, K'], K' = `num_classes` and
@@ -226,8 +256,8 @@ def build_model(spec, *, num_classes, num_replicas=1, seed=0):
     Args:
       spec: ModelSpec.
       num_classes: classes without background.
-      num_replicas: declared replicas N. A step's one update, by the mean over the replicas, stands
-        for N updates, so batch norm gets momentum decay ** N (0.9997 ** 20 = 0.99402).
+      num_replicas, total_steps: declared replicas and length of the run that the network is
+        trained in; they set what its batch norm keeps, see `batch_norm_momentum`.
       seed: initial weights are a pure function of (seed, layer name).
 
     Raises:
@@ -243,8 +273,7 @@ def build_model(spec, *, num_classes, num_replicas=1, seed=0):
         )
     if num_replicas < 1:
         raise ConfigError("num_replicas must be at least 1.", received=num_replicas)
-    if not 0.0 <= spec.batch_norm_decay <= 1.0:
-        raise ConfigError("batch_norm_decay must lie in [0, 1].", received=spec.batch_norm_decay)
+    momentum = batch_norm_momentum(spec, num_replicas=num_replicas, total_steps=total_steps)
     return entry.builder(
         variant=spec.variant,
         num_classes=num_outputs(spec, num_classes),
@@ -252,7 +281,7 @@ def build_model(spec, *, num_classes, num_replicas=1, seed=0):
         width_multiplier=spec.width_multiplier,
         dropout_rate=spec.dropout_rate,
         aux_head=spec.aux_head,
-        batch_norm_momentum=spec.batch_norm_decay**num_replicas,
+        batch_norm_momentum=momentum,
         batch_norm_epsilon=spec.batch_norm_epsilon,
         batch_norm_scale=spec.batch_norm_scale,
         seed=seed,

@@ -10,7 +10,12 @@ from inception_tf.models.layers import ConvUnit, has_batch_norm
 
 def count_parameters(model):
     """Values of a model's weights, moving statistics included; no state of random generators."""
-    return sum(math.prod(weight.shape) for weight in model.weights)
+    return count_values(model.weights)
+
+
+def count_values(variables):
+    """Values of some variables together."""
+    return sum(math.prod(variable.shape) for variable in variables)
 
 
 def count_multiply_adds(model):
@@ -19,13 +24,30 @@ def count_multiply_adds(model):
     Raises:
       ConfigError: the model's input height or width is free.
     """
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, (ConvUnit, keras.layers.Conv2D)):
-            total += math.prod(layer.kernel.shape) * _grid_size(layer)
-        elif isinstance(layer, keras.layers.Dense):
-            total += math.prod(layer.kernel.shape)
-    return total
+    return sum(layer_multiply_adds(layer) for layer in model.layers)
+
+
+def layer_multiply_adds(layer):
+    """Multiply-adds per image of one layer of a model; see `count_multiply_adds`."""
+    if isinstance(layer, (ConvUnit, keras.layers.Conv2D)):
+        return math.prod(layer.kernel.shape) * _grid_size(layer)
+    if isinstance(layer, keras.layers.Dense):
+        return math.prod(layer.kernel.shape)
+    return 0
+
+
+def count_activation_values(model):
+    """Values per image of all layers' outputs, the images themselves among them.
+
+    Raises:
+      ConfigError: the model's input height or width is free.
+    """
+    return sum(layer_activation_values(layer) for layer in model.layers)
+
+
+def layer_activation_values(layer):
+    """Values per image of one layer's output; see `count_activation_values`."""
+    return _grid_size(layer) * layer.output.shape[-1]
 
 
 def smallest_batch_norm_counts(model):

@@ -73,6 +73,7 @@ class ModelFacts:
       num_trained: those that the optimizer changes.
       input_height_px, input_width_px: of the images that it takes.
       precision: of the computation.
+      batch_norm_momentum: share of the old moving statistics that a step keeps.
     """
 
     name: str
@@ -82,6 +83,7 @@ class ModelFacts:
     input_height_px: int
     input_width_px: int
     precision: str
+    batch_norm_momentum: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,8 +139,8 @@ def memory_guess(
       gradients     4 bytes x trained parameters
       accumulators  8 bytes ('exact', int64; else 4) x parameters: gradients and statistics summed
                     over the declared replicas of this device
-      activations   activation bytes x outputs of all layers per image x images of ONE declared
-                    replica: declared replicas take turns, and backpropagation keeps every output
+      activations   activation bytes x values that the backward pass needs of one image x images of
+                    ONE declared replica: declared replicas take turns
 
     Args:
       num_parameters, num_trained: see ModelFacts.
@@ -146,7 +148,7 @@ def memory_guess(
       has_averages: whether weight averages are kept.
       reduction: 'exact', 'float32' or 'bfloat16'.
       replica_batch: images of one declared replica.
-      activation_values_per_image: sum of the sizes of all layers' outputs.
+      activation_values_per_image: that a training step keeps for its backward pass.
       activation_bytes: 4 in float32, 2 in the mixed precisions.
     """
     return MemoryGuess(

@@ -247,7 +247,8 @@ def _model_lines(model):
     lines = [
         f"{model.name} ({model.variant}), {model.input_height_px} x {model.input_width_px} px, "
         f"{model.precision}: {quantities.count(model.num_parameters)} parameters, "
-        f"{quantities.count(model.num_trained)} of them trained"
+        f"{quantities.count(model.num_trained)} of them trained",
+        f"batch norm keeps {model.batch_norm_momentum:.5f} of its moving statistics a step",
     ]
     other = other_variant(model.name, model.variant)
     return lines + ([other] if other else [])

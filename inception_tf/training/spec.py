@@ -26,6 +26,11 @@ class TrainingSpec:
       steps_per_loop: steps on the device between two looks of the host.
       jit_compile: compile the declared replica's forward and backward pass with XLA; other
         kernels, so other roundings and other dropout masks.
+      init_from: weights that the run begins with: a run directory of this project (the averaged
+        weights of its newest good checkpoint), or what `models/weights/` reads: a file, or
+        'keras:inception_resnet_v2' for a published one. None draws them. Read once: whatever
+        goes on from a checkpoint, evaluates or exports does not need it any more.
+      new_head: begin with a drawn classifier on the imported trunk, for other classes.
     """
 
     num_replicas: int = 20
@@ -41,6 +46,8 @@ class TrainingSpec:
     reduction: str = "exact"
     steps_per_loop: int = 1
     jit_compile: bool = False
+    init_from: str | None = None
+    new_head: bool = False
 
     def __post_init__(self):
         for name in ("num_replicas", "replica_batch", "steps_per_loop"):
@@ -60,6 +67,12 @@ class TrainingSpec:
             raise ConfigError("seed must be at least 0 and below 2^31.", received=self.seed)
         if self.warmup_epochs < 0:
             raise ConfigError("warmup_epochs must not be negative.", received=self.warmup_epochs)
+        if self.new_head and self.init_from is None:
+            raise ConfigError(
+                "new_head is for a run that begins with imported weights; here every layer is new.",
+                received="new_head = True, init_from = None",
+                remedy="Give training.init_from, or leave training.new_head out.",
+            )
         if self.reduction not in REDUCTIONS:
             raise ConfigError(
                 f"reduction must be one of {', '.join(REDUCTIONS)}.", received=repr(self.reduction)

@@ -29,6 +29,7 @@ MODEL = facts.ModelFacts(
     input_height_px=299,
     input_width_px=299,
     precision="float32",
+    batch_norm_momentum=0.9997**20,
 )
 MACHINE = facts.MachineFacts(
     devices=("NVIDIA H200",) * 8,
@@ -98,6 +99,7 @@ def test_the_start_summary_does_the_arithmetic():
         "           0.045 from step 0, 0.0423 from step 4,004",
         "model      inception_resnet_v2 (released), 299 x 299 px, float32: 55,873,736 parameters, "
         "55,813,192 of them trained",
+        "           batch norm keeps 0.99402 of its moving statistics a step",
         "           the other variant is `paper`: figure 15 of arXiv 1602.07261 to the letter, "
         "32,450,360 parameters at full width: --gin_file=configs/irv2_paper.gin",
         "memory     about 7.4 GiB a device: weights 213 MiB, slots 426 MiB, averages 213 MiB, "

@@ -5,9 +5,11 @@ import functools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from small_run import PlainRun, SmallRun, conv_model, random_batches
 
 from inception_tf.errors import ConfigError
+from inception_tf.models.inception_resnet_v2 import inception_resnet_v2
 from inception_tf.models.layers import ConvUnit
 from inception_tf.training.groups import VariableGroups, apply_groups, updated_statistics
 
@@ -134,6 +136,138 @@ def test_something_must_be_trained():
 def test_a_rule_that_cannot_mean_what_it_says_is_refused(rule, message):
     with pytest.raises(ConfigError, match=message):
         groups(rule)
+
+
+# -- frozen up to a stage --------------------------------------------------------------------------
+
+BELOW_MIXED_6A = {
+    "Conv2d_1a", "Conv2d_2a", "Conv2d_2b", "Conv2d_3b", "Conv2d_4a", "Mixed_5b", "block35_1",
+    "Mixed_6a",
+}  # fmt: skip
+HEAD = {"pattern": "(Aux)?Logits.*", "learning_rate_factor": 10.0, "l2": 4e-5}
+
+
+def narrow_network():
+    return inception_resnet_v2(
+        width_multiplier=0.1, block_counts=(1, 1, 1), input_shape=(75, 75, 3), num_classes=3,
+        aux_head=True,
+    )  # fmt: skip
+
+
+def frozen_up_to(stage, *rules):
+    """The network, and what `apply_groups` says of it."""
+    model = narrow_network()
+    rules = rules or (HEAD, *VariableGroups().groups)
+    return model, apply_groups(model, VariableGroups(groups=rules, freeze_up_to=stage))
+
+
+def stage_of(path):
+    """'Mixed_6a' for the path of one of its variables, as the table of the network has it."""
+    parts = path.split("_")
+    return "_".join(parts[:2])
+
+
+def test_freezing_up_to_a_stage_takes_it_and_every_layer_below_it_and_no_other():
+    model, trained = frozen_up_to("Mixed_6a")
+    own = {layer.name for layer in model.layers if layer.weights and not layer.trainable}
+    assert {stage_of(name) for name in own} == BELOW_MIXED_6A
+    expected = {v.path for v in model.variables if stage_of(v.path) not in BELOW_MIXED_6A}
+    names = {item.path for item in trained} | {v.path for v in updated_statistics(model)}
+    assert names == {path for path in expected if "seed_generator" not in path}
+    # The auxiliary head branches off above Mixed_6a; nothing of it is below.
+    assert any(path.startswith("AuxLogits") for path in names)
+
+
+def test_freezing_up_to_a_residual_block_leaves_the_next_one():
+    _, trained = frozen_up_to("block17_1")
+    paths = {item.path for item in trained}
+    assert any(path.startswith("Mixed_7a") for path in paths)
+    assert not any(path.startswith(("Mixed_6a", "block17_1", "Conv2d_4a")) for path in paths)
+
+
+def test_the_last_stage_can_be_frozen_with_the_same_groups_and_leaves_the_heads():
+    _, trained = frozen_up_to("Conv2d_7b_1x1")
+    assert {stage_of(item.path).split("/")[0] for item in trained} == {
+        "AuxLogits_Conv2d", "AuxLogits_Logits", "Logits"
+    }  # fmt: skip
+    assert {item.learning_rate_factor for item in trained} == {10.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Mixed_6A", r"Received: 'Mixed_6A'\. Did you mean Mixed_6a"),
+        ("block35_10", r"Did you mean block35_1"),
+        ("Mixed_6a/kernel", "Did you mean Mixed_6a"),
+        ("Logits", r"Its stages: Conv2d_1a_3x3, .*, Conv2d_7b_1x1\."),
+    ],
+)
+def test_an_unknown_stage_names_the_nearest(name, message):
+    with pytest.raises(ConfigError, match=message):
+        frozen_up_to(name)
+
+
+def test_a_rule_for_a_frozen_layer_and_one_for_no_layer_are_refused():
+    rule = {"pattern": "Mixed_5b.*", "learning_rate_factor": 0.1}
+    with pytest.raises(ConfigError, match=r"Mixed_5b.*freeze_up_to = 'Mixed_6a' freezes"):
+        frozen_up_to("Mixed_6a", rule, {"pattern": ".*"})
+    with pytest.raises(ConfigError, match=r"no earlier group took.*kernl"):
+        frozen_up_to("Mixed_6a", {"pattern": ".*/kernl"}, {"pattern": ".*"})
+
+
+def stem_and_logits(*, num_replicas):
+    """Two stages of the names that networks give theirs, and a dense layer."""
+    inputs = keras.Input([4, 4, 3])
+    x = inputs
+    for name in ("Conv2d_1a_3x3", "Conv2d_2a_3x3"):
+        x = ConvUnit(5, 3, momentum=0.9**num_replicas, name=name)(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(4, name="logits")(x))
+
+
+def run_of_stem(stage):
+    return SmallRun(
+        functools.partial(stem_and_logits, num_replicas=2),
+        num_replicas=2,
+        replica_batch=2,
+        groups=VariableGroups(groups=({"pattern": ".*", "l2": 0.1},), freeze_up_to=stage),
+    )
+
+
+def test_steps_leave_every_bit_of_a_frozen_stage_and_keep_no_slot_or_average_of_it():
+    run = run_of_stem("Conv2d_1a_3x3")
+    for images, labels in zip(*random_batches(3, 2, 2)):
+        run.take(images, labels)
+    frozen = {name for name in run.initial if "Conv2d_1a" in name}
+    assert frozen == {
+        f"model/Conv2d_1a_3x3/{name}"
+        for name in ("kernel", "beta", "moving_mean", "moving_variance")
+    }
+    for name, value in run.state.values().items():
+        if "/" in name:
+            is_same = value.tobytes() == run.initial[name].tobytes()
+            assert is_same is (name in frozen), name
+
+
+def operations(graph):
+    """Every operation of a traced graph and of the functions that it calls."""
+    yield from graph.as_graph_def().node
+    for function in graph.as_graph_def().library.function:
+        yield from function.node_def
+
+
+@pytest.mark.parametrize(
+    ("stage", "num_convs"), [(None, 2), ("Conv2d_1a_3x3", 1), ("Conv2d_2a_3x3", 0)]
+)
+def test_the_backward_pass_ends_above_the_frozen_stage(stage, num_convs):
+    run = run_of_stem(stage)
+    images, labels = random_batches(1, 2, 2)
+    batch = {"images": tf.constant(images[0]), "labels": tf.constant(labels[0])}
+    traced = run.step.run_one.get_concrete_function(batch, tf.zeros([2], tf.int64))
+    found = [node.op for node in operations(traced.graph)]
+    assert found.count("Conv2D") == 2
+    for name in ("Conv2DBackpropFilter", "Conv2DBackpropInput", "FusedBatchNormGradV3", "ReluGrad"):
+        assert found.count(name) == num_convs, name
 
 
 # -- their steps -----------------------------------------------------------------------------------

@@ -1,0 +1,151 @@
+"""Features of images as .npy: `python -m inception_tf.features SOURCE IMAGES... --out F.npy`.
+
+    SOURCE   a run directory, a file of weights, or published ones such as keras:inception_v3
+    IMAGES   files and folders; of a folder every image at any depth, sorted by path
+
+F.npy holds float32 [N, C] and F.names.txt the N paths, a line each. The images are decoded and
+cropped as an evaluation does it. Status 1: some image could not be read; it is told of and left
+out of both files.
+"""
+
+import argparse
+import sys
+
+from inception_tf.errors import ConfigError, UserError
+
+_STATUS_LEFT_OUT = 1
+
+
+def main(argv=None) -> int:
+    """Exit status: 0, 1 where images were left out, or 2 for a fault that the user can mend."""
+    args = _build_parser().parse_args(argv)
+    from inception_tf import quiet_start  # noqa: F401  after --help, which needs no TensorFlow
+
+    try:
+        return _run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+
+
+def _build_parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m inception_tf.features",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("source", metavar="SOURCE")
+    add("images", metavar="IMAGES", nargs="*")
+    add("--out", metavar="F.npy", help="file to write; the names go beside it")
+    add("--endpoint", metavar="NAME", help="stage to take (default: the last grid)")
+    add("--list_endpoints", action="store_true", help="print the stages and end")
+    add("--pooling", choices=("avg", "max", "none"), default="avg",
+        help="over the stage's grid; none gives [N, h, w, C] (default: avg)")  # fmt: skip
+    add("--batch", type=int, default=32, help="images at once (default: 32)")
+    add("--weights", choices=("averaged", "raw"), help="of a run (default: averaged)")
+    add("--network", help="of weights whose file does not say it, such as inception_v4")
+    add("--variant", help="of that network")
+    add("--input_px", type=int, help="side of the network's input (default: the run's, or 299)")
+    add("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
+    return parser
+
+
+def _run(args):
+    from inception_tf.data.image_files import list_images
+    from inception_tf.evaluation import features
+
+    _check_arguments(args)
+    if not args.list_endpoints:  # a mistake here should not wait for the network
+        features.check_out(args.out)
+        listing = list_images(args.images)
+    opened = _open(args)
+    for note in (opened.what, *opened.notes):
+        print(note)
+    if args.list_endpoints:
+        _print_endpoints(opened.model)
+        return 0
+    model = features.feature_model(opened.model, endpoint=args.endpoint, pooling=args.pooling)
+    return _extract(args, opened, model, listing)
+
+
+def _check_arguments(args):
+    if not args.list_endpoints and (args.out is None or not args.images):
+        raise ConfigError(
+            "Features need images and a place.",
+            remedy="Give files or folders of images, and --out FEATURES.npy.",
+        )
+    if args.batch < 1:
+        raise ConfigError("--batch must be at least 1.", received=args.batch)
+
+
+def _open(args):
+    """The network that the command line names."""
+    import tensorflow as tf
+
+    from inception_tf import experiment, model_source, run_config
+
+    if args.device == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+    # As in evaluation: TensorFlow's default would round float32 products to 10 bits.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+
+    def resolve_run(run_dir):
+        reads = ("model", "training", "evaluation_crop")
+        return experiment.Experiment(**run_config.resolve_saved(run_dir, reads=reads).sections)
+
+    return model_source.open_model(
+        args.source,
+        resolve_run=resolve_run,
+        weights=args.weights,
+        network=args.network,
+        variant=args.variant,
+        input_px=args.input_px,
+    )
+
+
+def _print_endpoints(model):
+    from inception_tf.models.stage_builder import endpoints
+
+    for name, output in endpoints(model).items():
+        print(f"  {name:20} {'x'.join(map(str, output.shape[1:]))}")
+
+
+def _extract(args, opened, model, listing):
+    from tqdm import tqdm
+
+    from inception_tf.evaluation import features
+
+    bad = []
+    # Without a terminal no line is drawn: it would fill a log.
+    bar = tqdm(total=len(listing.paths), unit="image", file=sys.stderr, disable=None)
+
+    def on_bad(path, reason):
+        bad.append(path)
+        bar.update()
+        tqdm.write(f"left out {path}: {reason}", file=sys.stderr)
+
+    def shown(batches):
+        for names, rows in batches:
+            yield names, rows
+            bar.update(len(names))
+
+    row_shape = model.output.shape[1:]
+    with bar:
+        batches = features.extract(
+            model, listing.paths, decode=opened.decode, batch=args.batch, on_bad=on_bad
+        )
+        names_path, num_rows = features.save_features(
+            args.out, shown(batches), most_rows=len(listing.paths), row_shape=row_shape
+        )
+    shape = ", ".join(map(str, (num_rows, *row_shape)))
+    print(f"{args.out}: float32 [{shape}]; names in {names_path}")
+    if listing.num_ignored:
+        print(f"{listing.num_ignored:,} other files in the folders were passed over")
+    if bad:
+        print(f"{len(bad):,} images could not be read and were left out", file=sys.stderr)
+    return _STATUS_LEFT_OUT if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -21,6 +21,13 @@ VERSION = re.search(
     r'^__version__ = "([^"]+)"', (HERE / "inception_tf" / "__init__.py").read_text(), re.MULTILINE
 ).group(1)
 
+# configs/ stands beside the package in a checkout and is installed inside it, every folder that
+# holds gin files as a package, so that --gin_file=configs/irv2.gin is found from any directory.
+CONFIG_PACKAGES = sorted(
+    ".".join(("inception_tf", *folder.relative_to(HERE).parts))
+    for folder in {path.parent for path in (HERE / "configs").rglob("*.gin")}
+)
+
 DIGITS = ["scikit-learn>=1.5,<2"]
 TIMM = ["safetensors>=0.4,<1"]
 
@@ -32,12 +39,9 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    # configs/ stands beside the package in a checkout and is installed inside it, so that
-    # --gin_file=configs/irv2.gin is found from any directory.
-    packages=setuptools.find_packages(include=["inception_tf", "inception_tf.*"])
-    + ["inception_tf.configs", "inception_tf.configs.parts"],
+    packages=setuptools.find_packages(include=["inception_tf", "inception_tf.*"]) + CONFIG_PACKAGES,
     package_dir={"inception_tf": "inception_tf", "inception_tf.configs": "configs"},
-    package_data={"inception_tf.configs": ["*.gin"], "inception_tf.configs.parts": ["*.gin"]},
+    package_data=dict.fromkeys(CONFIG_PACKAGES, ["*.gin"]),
     # TensorFlow and Keras to the minor version: promises rest on what they really do.
     install_requires=[
         "tensorflow>=2.21,<2.22",

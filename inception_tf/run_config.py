@@ -6,8 +6,13 @@ from inception_tf.parameters import SECTIONS, is_operation
 from inception_tf.resolved import describe_differences, differences
 from inception_tf.run_directory import RunDirectory
 
-# The config that is the paper's run of a network.
+# The config that is the paper's run of a network, or of the nearest one that a paper trained.
 _PAPER_CONFIGS = {
+    ("inception_v3", "released"): "v3.gin",
+    ("inception_v4", "released"): "v4.gin",
+    ("inception_v4", "paper"): "v4_paper.gin",
+    ("inception_resnet_v1", "paper"): "irv1.gin",
+    ("inception_resnet_v1", "facenet"): "irv1.gin",  # the rows begin with the variant
     ("inception_resnet_v2", "released"): "irv2.gin",
     ("inception_resnet_v2", "paper"): "irv2_paper.gin",
 }
@@ -70,7 +75,12 @@ def reconcile(resolved, run_dir, *, recipe_wins=None):
 
 
 def differences_from_paper(resolved):
-    """(parameter, paper, this run) of every recipe value that is not the paper's."""
+    """(parameter, paper, this run) of every recipe value that is not the paper's.
+
+    The paper's is what it used for this network in its final results: a rung of the ladder differs
+    by the steps that it is below Inception-v3. 'facenet', which no paper trained on ImageNet,
+    differs from Inception-ResNet-v1 by its variant.
+    """
     model = resolved.sections["model"]
     name = _PAPER_CONFIGS[model.name, model.variant]
     return differences(config.resolve(gin_files=[name], reads=SECTIONS), resolved)

@@ -40,6 +40,7 @@ def commands(page):
     """Every command of a page, one string each: from its blocks, or a config's comments."""
     text = (CHECKOUT / page).read_text(encoding="utf-8")
     if page.endswith(".gin"):
+        text = re.sub(r"\\\n#\s*", "", text)
         return re.findall(r"^#\s+((?:python|make) .*)$", text, re.MULTILINE)
     found = []
     for body in blocks(text, *SHELLS):
@@ -56,7 +57,7 @@ def inline_commands(page):
     """Commands of our own inside a sentence; `<...>` stands for what the reader fills in."""
     text = re.sub(r"^```.*?^```", "", (CHECKOUT / page).read_text(), flags=re.M | re.S)
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
-    ours = ("python -m inception_tf", "make ", "pip ")
+    ours = ("python -m inception_tf", "python tools/", "make ", "pip ")
     return [span for span in spans if span.startswith(ours) and "<" not in span]
 
 
@@ -108,6 +109,7 @@ def check_pip(words):
 def check_python(words):
     if words[0] != "-m":
         check_file(words)
+        check_tool(words[0], words[1:])
         return
     module, arguments = words[1], words[2:]
     if module == "pytest":
@@ -116,6 +118,15 @@ def check_python(words):
         check_door(module, arguments)
     elif module != "venv":
         raise WrongCommandError(f"this test does not know python -m {module}")
+
+
+def check_tool(path, arguments):
+    """A thin command line is as good as the one of the door behind it."""
+    text = (CHECKOUT / path).read_text()
+    door = re.search(r"from inception_tf\.(\w+) import main", text)
+    if door is not None:
+        verbs = re.findall(r'main\(\["(\w+)"', text)
+        check_door(f"inception_tf.{door[1]}", [*verbs, *arguments])
 
 
 def check_door(module, arguments):
@@ -189,7 +200,7 @@ def test_every_command_of_the_page_can_be_given_as_written(page):
 def test_every_command_inside_a_sentence_names_what_exists(page):
     for command in inline_commands(page):
         words = shlex.split(command)
-        if words[0] == "python":
+        if words[:2] == ["python", "-m"]:
             door = CHECKOUT / (words[2].replace(".", "/") + ".py")
             assert door.exists(), command
         else:
@@ -234,6 +245,8 @@ def test_the_readme_opens_with_the_two_commands():
         "python -m inception_tf.launch --worker -- python -m inception_tf.train",
         "python -m inception_tf.launch --workers 2 -- python -m inception_tf.train --gin=x",
         "python tools/no_such_tool.py",
+        "python tools/extract_features.py keras:inception_v3 photos --outt features.npy",
+        "python tools/import_weights.py keras:inception_v3",
         "curl example.org",
     ],
 )

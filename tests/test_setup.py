@@ -131,6 +131,24 @@ def test_no_package_host_is_named():
         assert "://" not in text and "index-url" not in text and "find-links" not in text, name
 
 
+def test_every_folder_of_configs_is_installed():
+    code = (
+        "import setuptools, sys; sys.argv = ['setup.py'];"
+        "show = lambda **facts: print(sorted(facts['packages']), facts['package_data']);"
+        "setuptools.setup = show;"
+        f"exec(open('setup.py').read(), {{'__file__': {str(CHECKOUT / 'setup.py')!r}}})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    if "No module named 'setuptools'" in done.stderr:
+        pytest.skip("needs setuptools")
+    assert done.returncode == 0, done.stderr
+    for folder in {path.parent for path in (CHECKOUT / "configs").rglob("*.gin")}:
+        package = ".".join(("inception_tf", *folder.relative_to(CHECKOUT).parts))
+        assert done.stdout.count(f"'{package}'") == 2, package
+
+
 @pytest.mark.slow
 def test_a_wheel_holds_the_package_and_its_configs_and_works_from_any_directory(tmp_path):
     source = tmp_path / "source"
@@ -179,6 +197,8 @@ def test_a_wheel_holds_the_package_and_its_configs_and_works_from_any_directory(
     assert "training.num_epochs = 160.0  # configs/irv2.gin" in run(
         "inception_tf.train", "--gin_file=configs/irv2.gin", "--print_config"
     )
+    rung = run("inception_tf.train", "--gin_file=configs/ladder/2_rmsprop.gin", "--print_config")
+    assert "model.stem = '7x7'  # configs/ladder/1_inception_v2.gin" in rung
     assert "360 records" in run("inception_tf.records", "build", "digits", "--out", "digits")
     run(
         "inception_tf.train",

@@ -26,7 +26,7 @@ from inception_tf.durable import save_text
 from inception_tf.errors import ConfigError, UserError, did_you_mean
 from inception_tf.models import layer_table
 from inception_tf.models.arguments import check_choice
-from inception_tf.models.catalog import CATALOG, PRECISIONS, find_entry
+from inception_tf.models.catalog import CATALOG, PRECISIONS, builder_default, find_entry
 from inception_tf.models.picture import network_svg
 from inception_tf.reporting.table import aligned_table
 
@@ -62,7 +62,7 @@ def _parse(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="such as inception_v4")
-    parser.add_argument("--variant", help="default: released, or else paper")
+    parser.add_argument("--variant", help="default: its builder's")
     parser.add_argument("--input_px", type=_parse_size, default=(299, 299), metavar="HxW",
                         help="or one number for both (default: 299)")  # fmt: skip
     parser.add_argument("--num_classes", type=int, default=1000, help="default: 1000")
@@ -80,8 +80,8 @@ def _parse(argv):
     args = parser.parse_args(argv)
     if args.diff and (args.name or args.variant or args.option or args.csv or args.svg):
         parser.error("--diff names its networks, variants and options itself, and has no files")
-    if args.name is None and not args.diff and (args.csv or args.svg):
-        parser.error("--csv and --svg need the NAME of a network")
+    if args.name is None and not args.diff and args != parser.parse_args([]):
+        parser.error("these flags need the NAME of a network")
     if args.batch < 1:
         parser.error("--batch must be at least 1")
     return args
@@ -95,9 +95,9 @@ def _parse_size(text):
 
 
 def _find(name, variant):
-    """(Entry, variant) of a network; without a variant the released one, or else the paper's."""
-    if variant is None:
-        variant = "released" if "released" in CATALOG.get(name, ()) else "paper"
+    """(Entry, variant) of a network; without a variant its builder's."""
+    check_choice(name, CATALOG, what="The network's name")
+    variant = variant or builder_default(name, "variant")
     return find_entry(name, variant), variant
 
 

@@ -87,10 +87,8 @@ def prepare(experiment, directory, cluster, *, is_synthetic):
             experiment.model, training, num_classes=inputs.num_classes, total_steps=total_steps
         )
     imported = ""
-    # Without the facts of a checkpoint the run is new. Generated batches measure speed, which no
-    # weight's value changes.
-    if training.init_from is not None and facts is None and not is_synthetic:
-        imported = initial_weights.import_weights(model, experiment, inputs, cluster)
+    if training.init_from is not None and facts is None:  # without a checkpoint the run is new
+        imported = _fill(model, experiment, inputs, cluster)
     state = build_state(experiment, model, cluster)
     recipe = build_recipe(experiment, inputs, state.model, assignment)
     warnings = overview.warnings_of(experiment, state.model, assignment, total_steps=total_steps)
@@ -123,6 +121,13 @@ def prepare(experiment, directory, cluster, *, is_synthetic):
         imported=imported,
         warnings=warnings,
     )
+
+
+def _fill(model, experiment, inputs, cluster):
+    """Gives a network the weights of `training.init_from`; what to say about it."""
+    if inputs.is_synthetic:
+        return "training.init_from is not read: generated batches measure speed alone"
+    return initial_weights.import_weights(model, experiment, inputs, cluster)
 
 
 def _open_inputs(experiment, directory, *, is_synthetic):

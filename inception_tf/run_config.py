@@ -2,6 +2,7 @@
 
 from inception_tf import config, preparation
 from inception_tf.errors import ConfigError
+from inception_tf.models import catalog
 from inception_tf.parameters import SECTIONS, is_operation
 from inception_tf.resolved import describe_differences, differences
 from inception_tf.run_directory import RunDirectory
@@ -60,7 +61,7 @@ def reconcile(resolved, run_dir, *, recipe_wins=None):
     if not RunDirectory(run_dir).config_file.exists():
         return resolved, []
     saved = resolve_saved(run_dir)
-    found = differences(saved, resolved)
+    found = _real_differences(saved, resolved)
     if found and recipe_wins is None:
         raise ConfigError(
             "A run goes on only with the recipe it began with.",
@@ -83,7 +84,25 @@ def differences_from_paper(resolved):
     """
     model = resolved.sections["model"]
     name = _PAPER_CONFIGS[model.name, model.variant]
-    return differences(config.resolve(gin_files=[name], reads=SECTIONS), resolved)
+    return _real_differences(config.resolve(gin_files=[name], reads=SECTIONS), resolved)
+
+
+def _real_differences(saved, given):
+    """The differences of two recipes, but for a network's option that one of them leaves out.
+
+    Such an option is None in a config and stands for what the network's builder takes.
+    """
+
+    def is_real(row):
+        parameter, *values = row
+        section, _, name = parameter.partition(".")
+        if section != "model" or None not in values:
+            return True
+        network = given.sections["model"].name
+        default = catalog.builder_default(network, name)
+        return values not in ([None, default], [default, None])
+
+    return [row for row in differences(saved, given) if is_real(row)]
 
 
 def build_model_of_run(run_dir):

@@ -191,6 +191,8 @@ def test_faults_are_told_in_one_sentence(capsys, arguments, message):
     [
         ["--csv"],
         ["--svg=x.svg"],
+        ["--variant=paper"],
+        ["--option", "stem=7x7"],
         ["inception_v4", "--diff", "inception_v3", "inception_v4"],
         ["inception_v4", "--input_px=75y75"],
         ["inception_v4", "--batch=0"],

@@ -274,3 +274,13 @@ def test_the_page_of_the_networks_has_the_counts_of_the_catalog_and_what_the_fie
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_papers_run_differs_from_the_paper_in_nothing(name):
     assert run_config.differences_from_paper(resolve(name)) == []
+
+
+def test_an_option_that_is_left_out_is_the_builders_default():
+    options = {"stem", "first_stride", "first_pool", "branch_5x5", "factorisation", "aux_norm"}
+    given = resolve("irv2", "model.name = 'inception_v3'", "model.first_stride = 1")
+    assert {given.values[f"model.{name}"] for name in options - {"first_stride"}} == {None}
+    found = run_config.differences_from_paper(given)
+    assert [row for row in found if row[0].removeprefix("model.") in options] == [
+        ("model.first_stride", 2, 1)
+    ]

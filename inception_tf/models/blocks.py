@@ -120,6 +120,11 @@ def repeat(block, count, scale):
     )
 
 
+def stage_name(stage):
+    """Name of the layer that has a stage's output."""
+    return stage.scope() if isinstance(stage, (Conv, MaxPool)) else stage.name
+
+
 def stage_sizes(stages, size, *, axis):
     """Rows (axis 0) or columns (axis 1) after every stage for an input of `size`; [(name, size)].
 
@@ -131,8 +136,7 @@ def stage_sizes(stages, size, *, axis):
             size = min(_size_after(branch, size, axis) for branch in stage.branches)
         elif not isinstance(stage, Residual):
             size = _size_after((stage,), size, axis)
-        name = stage.scope() if isinstance(stage, (Conv, MaxPool)) else stage.name
-        sizes.append((name, size))
+        sizes.append((stage_name(stage), size))
     return sizes
 
 

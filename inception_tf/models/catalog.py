@@ -310,6 +310,12 @@ def _network_options(spec):
     return given
 
 
+def builder_default(network, argument):
+    """What a network's builder takes where an argument is not given; None where it has no such."""
+    arguments = _arguments(network)
+    return arguments[argument].default if argument in arguments else None
+
+
 def _arguments(network):
     builder = next(iter(CATALOG[network].values())).builder
     return inspect.signature(builder).parameters

@@ -54,8 +54,10 @@ class Head:
     style: HeadStyle = HeadStyle()
 
     def __post_init__(self):
-        if self.include_top and self.num_classes < 1:
-            raise ConfigError("num_classes must be at least 1.", received=self.num_classes)
+        if self.include_top and (type(self.num_classes) is not int or self.num_classes < 1):
+            raise ConfigError(
+                "num_classes must be an integer of at least 1.", received=repr(self.num_classes)
+            )
         if not 0.0 <= self.dropout_rate < 1.0:
             raise ConfigError("dropout_rate must lie in [0, 1).", received=self.dropout_rate)
         if self.pooling not in (None, *_POOLS):

@@ -118,8 +118,8 @@ def inception_resnet_v1(
     Args:
       variant: 'paper' (the figures) or 'facenet' (one block C more).
       num_classes: K, a background class included where there is one.
-      input_shape: (H, W, C) with H and W at least 75 px, or None for free ones. The input is
-        float [N, H, W, C], images scaled to [-1, 1].
+      input_shape: (H, W, C) with H and W at least 75 px, either of them None where it is free;
+        None for RGB images of any size. The input is float [N, H, W, C], scaled to [-1, 1].
       include_top: end with dropout and logits; else with the last grid.
       pooling: without top: None for the grid [N, h, w, C'], 'avg' or 'max' for float32 [N, C'].
       width_multiplier: ratio applied to every filter count, see `StageBuilder`.

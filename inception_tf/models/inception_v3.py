@@ -161,7 +161,8 @@ AUX_NORMS = {"all": True, "convolutions": False}
 def _stem(name, first_stride, first_pool):
     """A stem, for an input of lower resolution (section 9) with its first steps left out."""
     check_choice(name, STEMS, what="stem")
-    if first_stride not in (1, 2) or (first_stride == 2 and not first_pool):
+    has_types = type(first_stride) is int and type(first_pool) is bool
+    if not has_types or (first_stride, first_pool) not in ((2, True), (1, True), (1, False)):
         raise ConfigError(
             "The three networks of section 9 are stride 2 with pool, stride 1 with pool, and "
             "stride 1 without pool.",
@@ -217,8 +218,8 @@ def inception_v3(
       variant: 'released', the only one: the paper gives no widths of its own.
       num_classes: K, a background class included where there is one.
       input_shape: (H, W, C) with H and W large enough to leave something of the last grid (75 px
-        with the defaults), or None for free ones. The input is float [N, H, W, C], images scaled
-        to [-1, 1].
+        with the defaults), either of them None where it is free; None for RGB images of any size.
+        The input is float [N, H, W, C], images scaled to [-1, 1].
       include_top: end with dropout and logits; else with the last grid.
       pooling: without top: None for the grid [N, h, w, C'], 'avg' or 'max' for float32 [N, C'].
       width_multiplier: ratio applied to every filter count, see `StageBuilder`.

@@ -163,7 +163,9 @@ def inception_v4_stages(*, variant="released", block_counts=None):
     """(stages up to the auxiliary head's grid, stages after it); see `inception_v4`."""
     check_choice(variant, TABLES, what="variant")
     table = TABLES[variant]
-    counts = check_counts(block_counts or BLOCK_COUNTS, most=MAX_MODULES)
+    counts = check_counts(
+        BLOCK_COUNTS if block_counts is None else block_counts, most=MAX_MODULES
+    )
     to_aux_head = (
         *table.stem,
         *_modules("Mixed_5", counts[0], BRANCHES_35),
@@ -184,8 +186,8 @@ def inception_v4(
     Args:
       variant: 'released' (the authors' code) or 'paper' (the order of 1xn and nx1 in the figures).
       num_classes: K, a background class included where there is one.
-      input_shape: (H, W, C) with H and W at least 75 px, or None for free ones. The input is
-        float [N, H, W, C], images scaled to [-1, 1].
+      input_shape: (H, W, C) with H and W at least 75 px, either of them None where it is free;
+        None for RGB images of any size. The input is float [N, H, W, C], scaled to [-1, 1].
       include_top: end with dropout and logits; else with the last grid.
       pooling: without top: None for the grid [N, h, w, C'], 'avg' or 'max' for float32 [N, C'].
       width_multiplier: ratio applied to every filter count, see `StageBuilder`.

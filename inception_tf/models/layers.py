@@ -29,7 +29,7 @@ class _FusedNorm(keras.layers.Layer):
         super().__init__(**kwargs)
         if not 0.0 <= momentum <= 1.0:
             raise ConfigError("momentum must lie in [0, 1].", received=momentum)
-        if epsilon <= 0.0:
+        if not epsilon > 0.0:
             raise ConfigError("epsilon must be positive.", received=epsilon)
         self.use_scale = use_scale
         self.use_relu = use_relu
@@ -200,8 +200,8 @@ class ResidualSum(keras.layers.Layer):
     """`x + scale * up`, then ReLU unless `use_relu` is False; called on [x, up].
 
     Both inputs and the output are [N, H, W, C] in the compute dtype. The scale is what keeps wide
-    networks stable (arXiv 1602.07261 section 3.3 and figure 20); batch norm does not stand on
-    the sum (section 3.2).
+    networks stable (arXiv 1602.07261 section 3.3 and figure 20). Batch norm on top of the sum,
+    which the paper leaves out (section 3.2), is a layer of its own: `SumNorm`.
     """
 
     def __init__(self, scale, *, use_relu=True, **kwargs):

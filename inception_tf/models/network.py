@@ -27,7 +27,7 @@ def build_network(
     """
     to_aux_head, from_aux_head = stages
     smallest_px = smallest_input_px((*to_aux_head, *from_aux_head))
-    check_input_shape(input_shape, smallest_px=smallest_px)
+    input_shape = check_input_shape(input_shape, smallest_px=smallest_px)
     builder = StageBuilder(
         width_multiplier=width_multiplier,
         batch_norm_momentum=batch_norm_momentum,
@@ -40,7 +40,7 @@ def build_network(
         dtype=dtype,
     )
     head = Head(num_classes, include_top, pooling, dropout_rate, aux_head, head_style)
-    images = keras.Input(tuple(input_shape), dtype="float32", name="images")
+    images = keras.Input(input_shape, dtype="float32", name="images")
     pre_aux = builder.build(images, to_aux_head)
     x = builder.build(pre_aux, from_aux_head)
     return keras.Model(images, head.build(x, pre_aux, builder), name=name)

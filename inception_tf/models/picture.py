@@ -12,6 +12,7 @@ from inception_tf.models.blocks import (
     Residual,
     Siblings,
     named_boxes,
+    stage_name,
 )
 from inception_tf.models.drawing import (
     CAPTION_FONT_PX,
@@ -52,7 +53,7 @@ class _Group:
 
     @property
     def names(self):
-        names = [_name(stage) for stage in self.stages]
+        names = [stage_name(stage) for stage in self.stages]
         return ", ".join(names) if len(names) <= 2 else f"{names[0]} ... {names[-1]}"
 
 
@@ -134,10 +135,6 @@ def _draw_rows(canvas, rows, left, top):
     return right, bottom
 
 
-def _name(stage):
-    return stage.scope() if isinstance(stage, (Conv, MaxPool)) else stage.name
-
-
 def _groups(stages, *, has_stem=True):
     """The stages with equal neighbours together, what precedes the first module as the stem."""
     stages = tuple(stages)
@@ -214,7 +211,7 @@ def _output_box(text, layer):
 def _stage_box(layers, group):
     count = f"{len(group.stages)} x " if len(group.stages) > 1 and group.label != "Stem" else ""
     fill = "reduction" if group.label.startswith("Reduction") else "stage"
-    output = layers[_name(group.stages[-1])]
+    output = layers[stage_name(group.stages[-1])]
     return Box((count + group.label, group.names), fill, note=f"Output: {_size(output)}")
 
 
@@ -224,7 +221,7 @@ def _panels(layers, groups):
     boxes = [Box(("Input",), "plain", note=_size(layers["images"]))]
     for stage in stem.stages:
         boxes.extend(
-            _stage_items(layers, [_Group("Stem", (stage,))], note=_size(layers[_name(stage)]))
+            _stage_items(layers, [_Group("Stem", (stage,))], note=_size(layers[stage_name(stage)]))
         )
     boxes[-1] = dataclasses.replace(boxes[-1], note=None)  # no arrow leaves it
     panels = [_Panel("Stem", stem.names, Stack(tuple(boxes)))]
@@ -244,7 +241,7 @@ def _stage_items(layers, groups, note=None):
     stages = [group.stages[0] for group in groups]
     stage = stages[0]
     if not isinstance(stage, (Mixed, Residual)):
-        return [dataclasses.replace(_box(layers, [(_name(stage), stage)]), note=note)]
+        return [dataclasses.replace(_box(layers, [(stage_name(stage), stage)]), note=note)]
     branches = []
     for index in range(len(stage.branches)):
         boxes = [

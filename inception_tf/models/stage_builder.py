@@ -2,6 +2,7 @@
 
 import collections.abc
 import dataclasses
+import math
 import re
 
 import keras
@@ -54,8 +55,10 @@ class StageBuilder:
     dtype: str | None = None
 
     def __post_init__(self):
-        if self.width_multiplier <= 0:
-            raise ConfigError("width_multiplier must be positive.", received=self.width_multiplier)
+        if not 0 < self.width_multiplier < math.inf:
+            raise ConfigError(
+                "width_multiplier must be positive and finite.", received=self.width_multiplier
+            )
 
     def build(self, x, stages):
         """Applies the stages one after the other to [N, H, W, C]."""

@@ -32,7 +32,7 @@ OPTIONS = {
 
 def build(name, **changes):
     arguments = {**OPTIONS[name], **changes}
-    return CATALOG[name][arguments.get("variant", "released")].builder(**arguments)
+    return next(iter(CATALOG[name].values())).builder(**arguments)
 
 
 def random_images(count=2):
@@ -142,8 +142,15 @@ def test_width_multiplier_rounds_half_up_and_keeps_at_least_eight():
     [
         ({"dropout_rate": 1.0}, "dropout_rate"),
         ({"width_multiplier": 0.0}, "width_multiplier"),
+        ({"width_multiplier": float("nan")}, "width_multiplier"),
         ({"num_classes": 0}, "num_classes"),
+        ({"num_classes": 10.5}, "num_classes"),
+        ({"batch_norm_epsilon": float("nan")}, "epsilon"),
         ({"input_shape": (299, 299)}, "input_shape"),
+        ({"input_shape": 299}, "input_shape"),
+        ({"input_shape": (75.5, 75, 3)}, "input_shape"),
+        ({"input_shape": (75, 75, -1)}, "input_shape"),
+        ({"variant": ["paper"]}, "variant"),
         ({"pooling": "avg"}, "pooling"),
         ({"include_top": False, "aux_head": False, "pooling": "mean"}, "pooling"),
         ({"include_top": False, "aux_head": True}, "auxiliary"),
@@ -152,6 +159,34 @@ def test_width_multiplier_rounds_half_up_and_keeps_at_least_eight():
 def test_unusable_arguments_are_refused(name, arguments, message):
     with pytest.raises(ConfigError, match=message):
         build(name, **arguments)
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_no_input_shape_leaves_height_and_width_free(name):
+    model = build(name, input_shape=None, aux_head=False)
+    assert model.input.shape == (None, None, None, 3)
+    assert model.compute_output_shape((2, 90, 101, 3))[0] == 2
+
+
+@pytest.mark.parametrize("name", [name for name in CATALOG if name != "inception_v3"])
+@pytest.mark.parametrize("counts", [(), (1, 2), (1, 2, -1), (1, 2, 1.0), 5])
+def test_block_counts_are_three_integers(name, counts):
+    with pytest.raises(ConfigError, match="block_counts must be three integers"):
+        build(name, block_counts=counts)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"first_stride": 1.0},
+        {"first_stride": True},
+        {"first_stride": 2, "first_pool": False},
+        {"first_stride": 1, "first_pool": "False"},
+    ],
+)
+def test_receptive_fields_are_those_of_the_paper(options):
+    with pytest.raises(ConfigError, match="section 9"):
+        build("inception_v3", **options)
 
 
 def test_auxiliary_head_needs_a_fixed_input_size():

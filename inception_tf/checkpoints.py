@@ -10,16 +10,13 @@
 import argparse
 import dataclasses
 import datetime
-import os
 import pathlib
-import secrets
 import sys
 from collections.abc import Mapping
 
 import numpy as np
 
 from inception_tf import quiet_start  # noqa: F401  before whatever imports TensorFlow
-from inception_tf import durable
 from inception_tf.errors import CheckpointError, UserError
 from inception_tf.models.layers import is_seed_state
 from inception_tf.training.checkpoint import CheckpointInfo, CheckpointStore
@@ -291,18 +288,8 @@ def _convert(arguments: argparse.Namespace) -> int:
         raise UserError(rule, received=arguments.out)
     store, info = _select(arguments.run, arguments.step)
     weights = select_weights(store.read(info), kind=arguments.weights)
-    # The name keeps its suffix, from which Keras reads the format.
-    temporary = out.with_name(f".{secrets.token_hex(4)}-{out.name}")
     about = {"step": str(info.step), "weights": arguments.weights}
-    try:
-        writers[suffix](temporary, weights, run_dir=arguments.run, about=about)
-        temporary.chmod(0o644)  # safetensors lets nobody else read what it writes
-        durable.flush_to_disk(temporary)
-        os.replace(temporary, out)
-    except OSError as error:
-        raise UserError("The weights must fit on the disk.", received=f"{out}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    writers[suffix](out, weights, run_dir=arguments.run, about=about)
     print(f"{out}: {arguments.weights} weights of step {info.step:,}, {len(weights):,} tensors")
     return 0
 
@@ -311,7 +298,8 @@ def _save_keras(
     path: pathlib.Path, weights: dict[str, np.ndarray], *, run_dir: str, about: dict[str, str]
 ) -> None:
     """Writes Keras' own layout, which is the model's: so the run's model is built first."""
-    from inception_tf import run_config  # builds models; the other verbs need none
+    from inception_tf import run_config  # builds models, which most verbs need not
+    from inception_tf.models.weights import own_format
 
     model = run_config.build_model_of_run(run_dir)
     form_of = {weight.path: tuple(weight.shape) for weight in model.weights}
@@ -328,21 +316,17 @@ def _save_keras(
         )
     for weight in model.weights:
         weight.assign(weights[weight.path])
-    model.save_weights(path)
+    own_format.save_own_weights(model, path, identity=run_config.identity_of_run(run_dir))
 
 
 def _save_safetensors(
     path: pathlib.Path, weights: dict[str, np.ndarray], *, run_dir: str, about: dict[str, str]
 ) -> None:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        remedy = "Run: pip install safetensors. Or write a .weights.h5 file."
-        raise UserError("Writing .safetensors needs safetensors.", remedy=remedy) from error
-    try:
-        safetensors.numpy.save_file(weights, path, metadata=about)
-    except safetensors.SafetensorError as error:  # also how it reports a full disk
-        raise OSError(str(error)) from error
+    from inception_tf import run_config
+    from inception_tf.models.weights import own_format
+
+    identity = run_config.identity_of_run(run_dir)
+    own_format.save_own_tensors(weights, path, identity=identity, about=about)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ out of both files.
 """
 
 import argparse
+import pathlib
 import sys
 
 from inception_tf.errors import ConfigError, UserError
@@ -46,7 +47,7 @@ def _build_parser():
     add("--weights", choices=("averaged", "raw"), help="of a run (default: averaged)")
     add("--network", help="of weights whose file does not say it, such as inception_v4")
     add("--variant", help="of that network")
-    add("--input_px", type=int, help="side of the network's input (default: the run's, or 299)")
+    add("--input_px", type=int, help="side of the network's input (default: what they say, or 299)")
     add("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
     return parser
 
@@ -131,6 +132,7 @@ def _extract(args, opened, model, listing):
             bar.update(len(names))
 
     row_shape = model.output.shape[1:]
+    is_replaced = pathlib.Path(args.out).exists()
     with bar:
         batches = features.extract(
             model, listing.paths, decode=opened.decode, batch=args.batch, on_bad=on_bad
@@ -139,7 +141,8 @@ def _extract(args, opened, model, listing):
             args.out, shown(batches), most_rows=len(listing.paths), row_shape=row_shape
         )
     shape = ", ".join(map(str, (num_rows, *row_shape)))
-    print(f"{args.out}: float32 [{shape}]; names in {names_path}")
+    instead = ", in place of what was there" if is_replaced else ""
+    print(f"{args.out}: float32 [{shape}]; names in {names_path}{instead}")
     if listing.num_ignored:
         print(f"{listing.num_ignored:,} other files in the folders were passed over")
     if bad:

@@ -1,5 +1,6 @@
 """The weights that a run begins with where `training.init_from` names some."""
 
+import dataclasses
 import os
 import pathlib
 import zlib
@@ -8,12 +9,13 @@ import numpy as np
 
 from inception_tf.errors import CheckpointError, ConfigError
 from inception_tf.models.weights import assignment
+from inception_tf.models.weights.identity import identity_of_spec, read_fields
 from inception_tf.models.weights.source import WeightSource
 from inception_tf.run_directory import RunDirectory
 from inception_tf.training.checkpoint import CheckpointStore
 
 
-def import_weights(model, experiment, inputs, cluster):
+def fill_model(model, experiment, inputs, cluster):
     """Fills a network with the weights of `training.init_from`, on every device alike.
 
     Args:
@@ -39,10 +41,22 @@ def import_weights(model, experiment, inputs, cluster):
         source, lines = assignment.read_weights(training.init_from, cache_dir=cache_dir()), []
     with cluster.strategy.scope():
         report = assignment.assign_weights(
-            model, source, network=experiment.model.name, new_head=training.new_head
+            model,
+            source,
+            identity=identity_of(experiment, num_classes=inputs.num_classes),
+            new_head=training.new_head,
         )
     _check_same_on_every_worker(model, cluster)
     return "\n".join([*lines, report.text()])
+
+
+def identity_of(experiment, *, num_classes):
+    """NetworkIdentity of the network that an Experiment declares."""
+    return identity_of_spec(
+        experiment.model,
+        num_classes=num_classes,
+        evaluation_crop=dataclasses.asdict(experiment.evaluation_crop),
+    )
 
 
 def cache_dir() -> pathlib.Path:
@@ -67,16 +81,28 @@ def _weights_of_run(run_dir, training, inputs):
             remedy="Give the run directory of a training run, or a file of weights.",
         )
     lines = [f"skipped {path}: {reason}" for path, reason in skipped]
-    lines.append(f"begins with the averaged weights of {run_dir} at step {info.step:,}")
+    values = store.read(info)
+    has_averages = any(name.startswith("average/") for name in values)
+    kind = "averaged weights" if has_averages else "raw weights (it keeps no averages)"
+    lines.append(f"begins with the {kind} of {run_dir} at step {info.step:,}")
     if not training.new_head:
         lines += _check_classes(facts, inputs, run_dir)
-    values = store.read(info)
     arrays = {
         name.removeprefix("model/"): values.get(name.replace("model/", "average/", 1), value)
         for name, value in values.items()
         if name.startswith("model/")
     }
-    return WeightSource(path=str(info.path), format="own", network=None, arrays=arrays), lines
+    identity = None
+    if facts.identity is not None and not directory.has_changed_network():
+        identity = read_fields(facts.identity, path=directory.facts_file)
+    source = WeightSource(
+        path=str(info.path),
+        format="own",
+        network=identity and identity.network,
+        arrays=arrays,
+        identity=identity,
+    )
+    return source, lines
 
 
 def _check_classes(facts, inputs, run_dir):

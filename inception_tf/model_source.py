@@ -7,8 +7,7 @@ import tensorflow as tf
 
 from inception_tf import initial_weights, products
 from inception_tf.data.image import EvaluationCrop, decode_evaluation
-from inception_tf.errors import ConfigError
-from inception_tf.models import catalog
+from inception_tf.errors import ConfigError, DataError
 from inception_tf.models.weights import assignment, conversion
 from inception_tf.run_directory import RunDirectory
 
@@ -121,7 +120,8 @@ def open_weights(source, *, network=None, variant=None, input_px=None, cluster=N
       source: see models/weights/assignment.py.
       network: name in the catalog; None takes what the weights are of.
       variant: None takes what the file says, else the one whose weights are published.
-      input_px: side of the images that the network is to take; None takes 299.
+      input_px: side of the images that the network is to take; None takes what the file says, or
+        299.
       cluster: on whose devices the variables go; None takes TensorFlow's default device.
 
     Raises:
@@ -130,44 +130,53 @@ def open_weights(source, *, network=None, variant=None, input_px=None, cluster=N
     """
     cluster = cluster or _OneProcess(tf.distribute.get_strategy())
     found = assignment.read_weights(source, cache_dir=initial_weights.cache_dir())
-    network = network or found.network
-    if network is None:
-        raise ConfigError(
-            "The network of these weights must be known.",
-            received=f"{source}, which does not say it",
-            remedy=f"Give --network, one of {', '.join(catalog.CATALOG)}.",
-        )
-    variant = variant or found.identity.get("variant") or conversion.published_variant(network)
-    entry = catalog.find_entry(network, variant)
-    assignment.check_network(found, network)
-    arguments = conversion.builder_arguments(found)
-    num_outputs = arguments["num_classes"] if arguments["include_top"] else None
-    background_class = bool(conversion.has_background(found, num_outputs))
-    side_px = input_px or DEFAULT_INPUT_PX
-    options = arguments.pop("options")
+    identity = conversion.network_to_build(found, network=network, variant=variant)
+    height_px = input_px or identity.input_height_px or DEFAULT_INPUT_PX
+    width_px = input_px or identity.input_width_px or DEFAULT_INPUT_PX
+    assumed = [] if input_px or identity.input_height_px else [f"{height_px}x{width_px} px"]
+    crop = _crop_of(identity, source)
+    if crop is None:
+        crop = EvaluationCrop()
+        assumed.append(f"the crop {crop.recipe} of {crop.central_fraction:.1%}")
+    notes = ()
+    if assumed:
+        notes = (f"The weights do not say it, so images of them are {', '.join(assumed)}.",)
     with cluster.strategy.scope():
-        model = entry.builder(
-            variant=variant,
-            name=network,
-            input_shape=(side_px, side_px, 3),
-            **arguments,
-            **options,
-        )
-        report = assignment.assign_weights(model, found, network=network)
+        model = conversion.build_network_of(identity, input_shape=(height_px, width_px, 3))
+        given = dataclasses.replace(identity, input_height_px=height_px, input_width_px=width_px)
+        report = assignment.assign_weights(model, found, identity=given)
+    num_outputs, has_background = identity.num_outputs, bool(identity.background_class)
     return OpenedModel(
         model=model,
-        network=network,
-        variant=variant,
-        num_classes=None if num_outputs is None else num_outputs - int(background_class),
-        background_class=background_class,
+        network=identity.network,
+        variant=identity.variant,
+        num_classes=None if num_outputs is None else num_outputs - int(has_background),
+        background_class=has_background,
         class_names=None,
-        input_height_px=side_px,
-        input_width_px=side_px,
-        crop=EvaluationCrop(),
+        input_height_px=height_px,
+        input_width_px=width_px,
+        crop=crop,
         step=None,
-        what=f"weights of {source} ({found.format}): {network}, {variant}",
-        notes=report.notes,
+        what=f"weights of {source} ({found.format}): {identity.network}, {identity.variant}",
+        notes=(*notes, *report.notes),
     )
+
+
+def _crop_of(identity, source):
+    """The EvaluationCrop that weights say; None where they say none.
+
+    Raises:
+      DataError: it is none.
+    """
+    if identity.evaluation_crop is None:
+        return None
+    try:
+        return EvaluationCrop(**identity.evaluation_crop)
+    except (TypeError, ConfigError) as error:
+        raise DataError(
+            "Weights must say an evaluation crop that there is.",
+            received=f"{source}: {identity.evaluation_crop!r:.200}",
+        ) from error
 
 
 def open_model(

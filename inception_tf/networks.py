@@ -1,11 +1,11 @@
 """Shows the networks layer by layer: `python tools/print_model.py [NAME]`.
 
     without NAME     the networks and variants there are, with their counts
-    NAME             layer table, sums per stage, receptive field, activation memory
+    NAME             layer table, sums per stage, receptive field, activation memory; NAME is
+                     network[:variant][,option=value ...], such as inception_v3,stem=7x7
     NAME --csv       the same rows as CSV on stdout
     NAME --svg FILE  and a picture of the network
-    --diff A B       two networks side by side, each as network[:variant][,option=value ...]:
-                     --diff inception_v3 inception_v3:released,stem=7x7
+    --diff A B       two such networks side by side: --diff inception_v3 inception_v3,stem=7x7
 
 CSV columns, one line per layer: stage, name, kind; height, width, channels of the output;
 kernel_height, kernel_width, stride, padding of the window, empty without one; num_parameters,
@@ -15,13 +15,14 @@ the backward pass) per image; receptive_field_height_px, receptive_field_width_p
 
 import argparse
 import ast
-import csv
 import inspect
+import os
 import sys
 
 from inception_tf import quiet_start  # noqa: F401  isort: skip
 import tensorflow as tf
 
+from inception_tf import network_tables
 from inception_tf.durable import save_text
 from inception_tf.errors import ConfigError, UserError, did_you_mean
 from inception_tf.models import layer_table
@@ -46,12 +47,15 @@ def main(argv=None):
         if args.diff:
             _print_diff(args)
         elif args.name is None:
-            print(_catalog_text())
+            print(network_tables.catalog_text())
         else:
             _print_network(args)
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -157,9 +161,11 @@ def _read_value(key, text, default):
 
 
 def _print_network(args):
-    model, variant, stages = _build(args, args.name, args.variant, args.option)
+    name, variant, options = _read_network(args.name)
+    options = [*options, *args.option]
+    model, variant, stages = _build(args, name, variant or args.variant, options)
     rows = layer_table.layer_rows(model)
-    title = f"{args.name}, {variant}"
+    title = ", ".join([name, variant, *options])
     if args.svg:
         try:
             save_text(args.svg, network_svg(model, stages, title=title))
@@ -167,72 +173,13 @@ def _print_network(args):
             raise ConfigError("--svg must name a file that can be written.",
                               received=f"{args.svg} ({error.strerror})") from None  # fmt: skip
     if args.csv:
-        _write_csv(rows, sys.stdout)
+        network_tables.write_csv(rows, sys.stdout)
         return
-    print(f"{title}: {_size(args.input_px)} px")
+    print(f"{title}: {network_tables.size_text(args.input_px)} px")
     print()
-    print(_layers_text(rows))
+    print(network_tables.layers_text(rows))
     print()
-    print(_totals_text(rows, batch=args.batch, precision=args.precision))
-
-
-def _write_csv(rows, stream):
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        ("stage", "name", "kind", "height", "width", "channels", "kernel_height", "kernel_width",
-         "stride", "padding", "num_parameters", "num_trainable", "num_multiply_adds",
-         "receptive_field_height_px", "receptive_field_width_px", "num_activation_values",
-         "num_kept_values")
-    )  # fmt: skip
-    for row in rows:
-        writer.writerow(
-            (row.stage, row.name, row.kind, *row.grid, row.channels, *(row.kernel or ("", "")),
-             row.stride, row.padding, row.num_parameters, row.num_trainable,
-             row.num_multiply_adds, *row.receptive_field_px, row.num_activation_values,
-             row.num_kept_values)
-        )  # fmt: skip
-
-
-def _layers_text(rows):
-    """A line per layer and, under every stage of several, one with its sums."""
-    lines = []
-    for stage, own in layer_table.stages_of(rows):
-        lines.extend(
-            ("", row.name, row.kind, _output(row), _window(row), f"{row.num_parameters:,}",
-             f"{row.num_multiply_adds:,}", _size(row.receptive_field_px))
-            for row in own
-        )  # fmt: skip
-        if len(own) == 1:
-            lines[-1] = (stage, *lines[-1][1:])
-            continue
-        sums = layer_table.totals_of(own)
-        lines.append(
-            (stage, f"= {len(own)} layers", "", "", "", f"{sums.num_parameters:,}",
-             f"{sums.num_multiply_adds:,}", "")
-        )  # fmt: skip
-    header = ("stage", "layer", "kind", "output", "window", "parameters", "multiply-adds",
-              "sees px")  # fmt: skip
-    return aligned_table(lines, header=header, align="lllrlrrr")
-
-
-def _totals_text(rows, *, batch, precision):
-    sums, last = layer_table.totals_of(rows), layer_table.last_grid_row(rows)
-    facts = [
-        ("parameters", f"{sums.num_parameters:,}, {sums.num_trainable:,} of them trainable"),
-        ("multiply-adds", f"{sums.num_multiply_adds:,} per image"),
-        ("receptive field", f"{_size(last.receptive_field_px)} px of {last.name}, the last grid"),
-        (
-            "all outputs",
-            f"{sums.num_activation_values:,} values per image, "
-            f"{_gib(sums.activation_bytes * batch)} for {batch} images in {precision}",
-        ),
-        (
-            "kept to train",
-            f"{sums.num_kept_values:,} values per image, "
-            f"{_gib(sums.kept_bytes * batch)} for {batch} images in {precision}",
-        ),
-    ]
-    return aligned_table(facts)
+    print(network_tables.totals_text(rows, batch=args.batch, precision=args.precision))
 
 
 def _print_diff(args):
@@ -245,12 +192,12 @@ def _print_diff(args):
         label = ",".join([f"{name}:{variant}", *options])
         networks.append((label, layer_table.layer_rows(model)))
     (label, rows), (other_label, other_rows) = networks
-    print(f"A: {label}\nB: {other_label}\n")
-    print(_stages_diff_text(rows, other_rows))
+    print(f"A: {label}\nB: {other_label}\n* where layers differ\n")
+    print(network_tables.stages_diff_text(rows, other_rows))
     pairs = layer_table.differing_layers(rows, other_rows)
     print(f"\n{len(pairs):,} layers with weights or a window differ.")
     if pairs:
-        lines = [(_described(row), _described(other)) for row, other in pairs]
+        lines = [tuple(map(network_tables.described, pair)) for pair in pairs]
         print(f"\n{aligned_table(lines, header=('A', 'B'))}")
 
 
@@ -265,85 +212,6 @@ def _read_network(text):
         else:
             options.append(part)
     return name, variant or None, options
-
-
-def _stages_diff_text(rows, other_rows):
-    """A line per stage: output, parameters and multiply-adds of both, marked where they differ."""
-    mine, theirs = (dict(layer_table.stages_of(each)) for each in (rows, other_rows))
-    lines = []
-    for stage in _merged(list(mine), list(theirs)):
-        sides = [_stage_cells(stages.get(stage)) for stages in (mine, theirs)]
-        differs = "*" if sides[0] != sides[1] else ""
-        lines.append((stage, *_interleaved(sides), differs))
-    totals = [layer_table.totals_of(each) for each in (rows, other_rows)]
-    cells = [("", f"{sums.num_parameters:,}", f"{sums.num_multiply_adds:,}") for sums in totals]
-    lines.append(("total", *_interleaved(cells), "*" if cells[0] != cells[1] else ""))
-    header = ("stage", "output A", "B", "parameters A", "B", "multiply-adds A", "B", "")
-    return aligned_table(lines, header=header, align="lrrrrrrl")
-
-
-def _stage_cells(rows):
-    if rows is None:
-        return "-", "-", "-"
-    sums = layer_table.totals_of(rows)
-    return _output(rows[-1]), f"{sums.num_parameters:,}", f"{sums.num_multiply_adds:,}"
-
-
-def _interleaved(sides):
-    return [cell for both in zip(*sides, strict=True) for cell in both]
-
-
-def _merged(names, others):
-    """Both lists' names in an order that keeps each list's own where they agree."""
-    merged, rest = [], list(others)
-    for name in names:
-        if name in rest:
-            at = rest.index(name)
-            merged += [other for other in rest[:at] if other not in names]
-            rest = rest[at + 1 :]
-        merged.append(name)
-    return merged + [other for other in rest if other not in merged]
-
-
-def _described(row):
-    """A layer in one cell; '-' for none."""
-    if row is None:
-        return "-"
-    return " ".join(filter(None, (row.name, row.kind, _window(row), _output(row))))
-
-
-def _catalog_text():
-    lines = [
-        (name, variant, f"{entry.num_parameters:,}", f"{entry.num_trainable:,}",
-         f"{entry.num_parameters_without_top:,}", f"{entry.num_parameters_with_aux:,}",
-         f"{entry.num_multiply_adds:,}")
-        for name, variants in CATALOG.items()
-        for variant, entry in variants.items()
-    ]  # fmt: skip
-    header = ("network", "variant", "parameters", "trainable", "without top", "with aux head",
-              "multiply-adds")  # fmt: skip
-    return aligned_table(lines, header=header, align="llrrrrr")
-
-
-def _size(pair):
-    return "{}x{}".format(*pair)
-
-
-def _output(row):
-    return f"{_size(row.grid)}x{row.channels}"
-
-
-def _window(row):
-    """'3x3/2 V' as the figures write it; empty without a window."""
-    if row.kernel is None:
-        return ""
-    stride = f"/{row.stride}" if row.stride > 1 else ""
-    is_valid = row.padding == "valid" and row.kernel != (1, 1)
-    return f"{_size(row.kernel)}{stride}" + (" V" if is_valid else "")
-
-
-def _gib(num_bytes):
-    return f"{num_bytes / 2**30:.2f} GiB"
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def _fill(model, experiment, inputs, cluster):
     """Gives a network the weights of `training.init_from`; what to say about it."""
     if inputs.is_synthetic:
         return "training.init_from is not read: generated batches measure speed alone"
-    return initial_weights.import_weights(model, experiment, inputs, cluster)
+    return initial_weights.fill_model(model, experiment, inputs, cluster)
 
 
 def _open_inputs(experiment, directory, *, is_synthetic):
@@ -302,6 +302,9 @@ def facts_of(experiment, inputs, cluster):
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
         },
+        identity=dataclasses.asdict(
+            initial_weights.identity_of(experiment, num_classes=inputs.num_classes)
+        ),
     )
 
 

@@ -1,8 +1,11 @@
 """The config of a run that exists: as it was saved, and held against another or the paper's."""
 
+import dataclasses
+
 from inception_tf import config, preparation
 from inception_tf.errors import ConfigError
 from inception_tf.models import catalog
+from inception_tf.models.weights.identity import identity_of_spec
 from inception_tf.parameters import SECTIONS, is_operation
 from inception_tf.resolved import describe_differences, differences
 from inception_tf.run_directory import RunDirectory
@@ -118,4 +121,22 @@ def build_model_of_run(run_dir):
         raise ConfigError("A run directory must hold run.json.", received=str(run_dir))
     return preparation.build_model(
         sections["model"], sections["training"], num_classes=facts.num_classes
+    )
+
+
+def identity_of_run(run_dir):
+    """NetworkIdentity of the network that a run trains.
+
+    Raises:
+      ConfigError: no run was started there.
+      CheckpointError: its run.json cannot be read.
+    """
+    sections = resolve_saved(run_dir, reads=("model", "evaluation_crop")).sections
+    facts = RunDirectory(run_dir).read_facts()
+    if facts is None:
+        raise ConfigError("A run directory must hold run.json.", received=str(run_dir))
+    return identity_of_spec(
+        sections["model"],
+        num_classes=facts.num_classes,
+        evaluation_crop=dataclasses.asdict(sections["evaluation_crop"]),
     )

@@ -28,6 +28,7 @@ class RunFacts:
       deterministic: whether kernels were deterministic.
       topology: devices and workers, where the order of the sums matters; else ''.
       kernels: what else decides which kernels compute: name -> value.
+      identity: of the network, fields of a NetworkIdentity; None in runs of before it was kept.
     """
 
     num_classes: int
@@ -38,6 +39,7 @@ class RunFacts:
     deterministic: bool
     topology: str
     kernels: dict[str, str]
+    identity: dict | None = None
 
 
 class RunDirectory:
@@ -104,6 +106,13 @@ class RunDirectory:
             for parameter, before, now in changes:
                 row = {"step": step, "parameter": parameter, "before": before, "now": now}
                 stream.write(json.dumps(row) + "\n")
+
+    def has_changed_network(self) -> bool:
+        """Whether the run went on with another network than its facts tell of."""
+        if not (self.path / CHANGES_FILE).is_file():
+            return False
+        text = (self.path / CHANGES_FILE).read_text(encoding="utf-8")
+        return '"parameter": "model.' in text
 
     def read_facts(self) -> RunFacts | None:
         """The facts of the first start; None where no run has started.

@@ -52,7 +52,7 @@ def _import(arguments):
     from inception_tf.models import counting
     from inception_tf.models.weights import conversion
 
-    model, report = conversion.import_weights(
+    model, report = conversion.convert_weights(
         arguments.source,
         arguments.out,
         network=arguments.network,

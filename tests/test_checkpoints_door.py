@@ -14,6 +14,7 @@ import safetensors.numpy
 
 import inception_tf
 from inception_tf import checkpoints
+from inception_tf.models.weights.identity import NetworkIdentity
 from inception_tf.training.checkpoint import CheckpointStore
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -48,11 +49,12 @@ def run_dir(tmp_path):
     return run_dir
 
 
-@pytest.fixture
-def with_run_config(monkeypatch):
+@pytest.fixture(autouse=True)
+def run_config_of_the_model(monkeypatch):
     """Stands for the road's builder of a run's model."""
     module = types.ModuleType("inception_tf.run_config")
     module.build_model_of_run = lambda run_dir: make_model()
+    module.identity_of_run = lambda run_dir: NetworkIdentity(network="inception_v3")
     monkeypatch.setitem(sys.modules, "inception_tf.run_config", module)
     monkeypatch.setattr(inception_tf, "run_config", module, raising=False)
 
@@ -217,7 +219,7 @@ def expected_weights(step, kind):
 
 
 @pytest.mark.parametrize("kind", ["averaged", "raw"])
-def test_keras_loads_the_converted_weights(run_dir, tmp_path, with_run_config, kind):
+def test_keras_loads_the_converted_weights(run_dir, tmp_path, kind):
     out = tmp_path / "digits.weights.h5"
     assert run_door("convert", run_dir, "--out", out, "--weights", kind) == 0
     model = make_model()
@@ -267,7 +269,7 @@ def test_averages_that_are_not_there_are_refused(tmp_path, capsys):
     assert run_door("convert", tmp_path / "run", "--out", out, "--weights", "raw") == 0
 
 
-def test_another_model_is_refused_by_the_names(run_dir, tmp_path, with_run_config, capsys):
+def test_another_model_is_refused_by_the_names(run_dir, tmp_path, capsys):
     values = make_values(200)
     values["model/hidden/kernel"] = np.zeros((9, 3), np.float32)
     values["model/foreign/kernel"] = values.pop("model/logits/kernel")
@@ -315,11 +317,11 @@ def test_a_failed_conversion_leaves_the_old_file(run_dir, tmp_path, monkeypatch,
     out = tmp_path / "w.safetensors"
     out.write_bytes(b"old")
 
-    def fail(path, *arguments, **keywords):
+    def fail(arrays, path, **keywords):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "_save_safetensors", fail)
+    monkeypatch.setattr(safetensors.numpy, "save_file", fail)
     assert run_door("convert", run_dir, "--out", out) == 2
     assert "No space left" in capsys.readouterr().err
     assert out.read_bytes() == b"old"

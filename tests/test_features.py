@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from inception_tf import config, features, model_source
+from inception_tf import checkpoints, config, features, model_source
 from inception_tf.data.image import EvaluationCrop, decode_evaluation
 from inception_tf.errors import CheckpointError, ConfigError, DataError
 from inception_tf.evaluation.evaluator import Evaluator
 from inception_tf.experiment import Experiment
 from inception_tf.models.catalog import build_model
 from inception_tf.models.inception_v3 import inception_v3
+from inception_tf.models.weights.identity import NetworkIdentity
 from inception_tf.models.weights.own_format import save_own_weights
 from inception_tf.parameters import SECTIONS
 from inception_tf.run_directory import RunDirectory, RunFacts
@@ -44,6 +45,19 @@ def randomise(model, seed):
             weight.assign(rng.normal(0.0, 0.1, weight.shape))
 
 
+def facts_of_tiny():
+    return RunFacts(
+        num_classes=len(CLASSES),
+        class_names=CLASSES,
+        num_examples=9,
+        device_kind="CPU",
+        intra_op_threads=1,
+        deterministic=True,
+        topology="",
+        kernels={},
+    )
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """(run directory, Experiment, model with the averaged weights, model with the raw ones)."""
@@ -52,18 +66,7 @@ def run(tmp_path_factory):
     experiment = Experiment(**resolved.sections)
     directory = RunDirectory(path)
     directory.save_config(resolved.text())
-    directory.save_facts(
-        RunFacts(
-            num_classes=len(CLASSES),
-            class_names=CLASSES,
-            num_examples=9,
-            device_kind="CPU",
-            intra_op_threads=1,
-            deterministic=True,
-            topology="",
-            kernels={},
-        )
-    )
+    directory.save_facts(facts_of_tiny())
     averaged, raw = (build_model(experiment.model, num_classes=3, seed=seed) for seed in (1, 2))
     values = {"step": np.int64(40)}
     for seed, (group, model) in enumerate({"average": averaged, "model": raw}.items()):
@@ -336,13 +339,13 @@ def weights_file(tmp_path_factory):
     model = inception_v3(num_classes=5, input_shape=(SIDE_PX, SIDE_PX, 3), **options)
     randomise(model, 3)
     path = tmp_path_factory.mktemp("weights") / "narrow.weights.h5"
-    identity = {
-        "network": "inception_v3",
-        "variant": "released",
-        "num_outputs": 5,
-        "background_class": True,
-        "options": options,
-    }
+    identity = NetworkIdentity(
+        network="inception_v3",
+        variant="released",
+        num_outputs=5,
+        background_class=True,
+        options=options,
+    )
     save_own_weights(model, path, identity=identity)
     return path, model
 
@@ -356,21 +359,78 @@ def test_features_of_a_file_of_weights(weights_file, folder, tmp_path):
     assert_close(rows, pooled(model, images, "Mixed_7c"))
 
 
+@pytest.mark.parametrize("ending", [".weights.h5", ".safetensors"])
+@pytest.mark.parametrize("kind", ["averaged", "raw"])
+def test_a_converted_run_gives_the_runs_features(run, folder, tmp_path, capsys, ending, kind):
+    file, out = tmp_path / f"w{ending}", tmp_path / "file.npy"
+    convert = ["convert", str(run[0]), "--out", str(file), "--weights", kind]
+    assert checkpoints.main(convert) == 0
+    assert door(file, folder, "--out", out) == 0
+    assert "do not say" not in capsys.readouterr().out
+    rows, names = rows_and_names(out)
+    assert door(run[0], folder, "--out", out, "--weights", kind) == 0
+    assert "in place of what was there" in capsys.readouterr().out
+    expected = rows_and_names(out)
+    np.testing.assert_array_equal(rows, expected[0])
+    assert names == expected[1]
+
+
+def test_a_converted_run_keeps_what_its_tensors_do_not_show(tmp_path):
+    params = ["model.width_multiplier = 0.1", "model.block_counts = (1, 1, 2)",
+              "model.residual_scales = (1.0, 0.5, 0.3)", "model.batch_norm_epsilon = 0.3",
+              "model.background_class = True", "model.aux_head = False",
+              "model.input_width_px = 83"]  # fmt: skip
+    resolved = config.resolve(gin_files=["digits.gin"], gin_params=params, reads=SECTIONS)
+    spec = resolved.sections["model"]
+    model = build_model(spec, num_classes=3)
+    randomise(model, 5)
+    directory = RunDirectory(tmp_path / "run")
+    directory.save_config(resolved.text())
+    directory.save_facts(facts_of_tiny())
+    values = {f"model/{weight.path}": weight.value.numpy() for weight in model.weights}
+    CheckpointStore.of_run(directory.path).save(step=1, values=values, facts={})
+    images = tf.random.stateless_uniform((2, 75, 83, 3), [0, 1], -1.0, 1.0)
+    for ending in (".weights.h5", ".safetensors"):
+        file = str(tmp_path / f"w{ending}")
+        convert = ["convert", str(directory.path), "--out", file, "--weights=raw"]
+        assert checkpoints.main(convert) == 0
+        opened = model_source.open_model(file, resolve_run=None)
+        np.testing.assert_array_equal(opened.model(images), model(images))
+        assert (opened.num_classes, opened.background_class) == (3, True)
+        assert (opened.input_height_px, opened.input_width_px) == (75, 83)
+        assert opened.crop == resolved.sections["evaluation_crop"]
+
+
 def test_a_file_of_weights_says_its_network_and_classes(weights_file):
     opened = model_source.open_model(weights_file[0], resolve_run=None)
     assert (opened.network, opened.variant) == ("inception_v3", "released")
     assert (opened.num_classes, opened.background_class) == (4, True)
     assert opened.class_names is None and opened.step is None
     assert opened.model.input.shape == (None, 299, 299, 3)
+    assert opened.crop == EvaluationCrop()
+    assert "images of them are 299x299 px, the crop slim_tf1 of 87.5%" in opened.notes[0]
     with pytest.raises(ConfigError, match="variant of inception_v3"):
         model_source.open_model(weights_file[0], resolve_run=None, variant="paper")
     with pytest.raises(DataError, match="must be of the model's network"):
         model_source.open_model(weights_file[0], resolve_run=None, network="inception_resnet_v2")
 
 
+def test_a_crop_that_there_is_not_is_an_error_of_its_file(weights_file, tmp_path):
+    for number, crop in enumerate(
+        ({"central_fraction": 7}, {"central_fraction": "x"}, {"recipe": []}, {"other": 1})
+    ):
+        identity = NetworkIdentity(
+            network="inception_v3", evaluation_crop=crop, options={"width_multiplier": 0.1}
+        )
+        path = tmp_path / f"{number}.weights.h5"
+        save_own_weights(weights_file[1], path, identity=identity)
+        with pytest.raises(DataError, match="evaluation crop"):
+            model_source.open_model(path, resolve_run=None)
+
+
 def test_weights_without_a_classifier_are_opened_without_top(tmp_path):
     model = inception_v3(include_top=False, width_multiplier=0.1, input_shape=(75, 75, 3))
-    identity = {"network": "inception_v3", "options": {"width_multiplier": 0.1}}
+    identity = NetworkIdentity(network="inception_v3", options={"width_multiplier": 0.1})
     save_own_weights(model, tmp_path / "trunk.weights.h5", identity=identity)
     opened = model_source.open_model(tmp_path / "trunk.weights.h5", resolve_run=None, input_px=75)
     assert opened.num_classes is None and opened.model.output.shape[-1] == model.output.shape[-1]

@@ -1,6 +1,7 @@
 """Runs that begin with the weights of another: what they take, leave, and no longer need."""
 
 import dataclasses
+import json
 import pathlib
 import shutil
 
@@ -14,6 +15,7 @@ from inception_tf.data.build import build_records
 from inception_tf.data.sources import FolderSource
 from inception_tf.errors import CheckpointError, ConfigError, DataError
 from inception_tf.models import catalog
+from inception_tf.models.weights.identity import identity_of_spec
 from inception_tf.models.weights.own_format import save_own_weights
 from inception_tf.parameters import SECTIONS
 from inception_tf.run_directory import RunDirectory
@@ -179,8 +181,7 @@ def test_a_new_head_is_the_seeds_and_the_rest_is_the_sources(source, data, tmp_p
 def test_a_file_of_weights_is_taken_as_it_is(data, tmp_path):
     spec = resolve(data[3]).sections["model"]
     model = catalog.build_model(spec, num_classes=3, seed=5)
-    identity = {"network": spec.name, "variant": spec.variant, "num_outputs": 3,
-                "background_class": False, "options": {}}  # fmt: skip
+    identity = identity_of_spec(spec, num_classes=3, evaluation_crop=None)
     path = tmp_path / "mine.weights.h5"
     save_own_weights(model, path, identity=identity)
     found = prepare(data[3], tmp_path / "run", init_from(path)).state.values()
@@ -214,6 +215,49 @@ def test_a_network_of_another_width_names_both_shapes(source, data, tmp_path):
     wide = "model.width_multiplier = 0.4"
     with pytest.raises(DataError, match=r"Conv2d_1a_3x3/kernel \(3, 3, 3, 8\).*\(3, 3, 3, 13\)"):
         prepare(data[3], tmp_path / "run", init_from(source[0]), wide)
+
+
+OTHER_SCALES = "model.residual_scales = (1.0, 1.0, 1.0)"
+
+
+@pytest.mark.parametrize("other", [OTHER_SCALES, "model.batch_norm_epsilon = 0.01"])
+def test_a_network_that_computes_something_else_names_both_sides(source, data, tmp_path, other):
+    name = other.split(" ")[0].removeprefix("model.")
+    for head in ((), (NEW_HEAD,)):
+        with pytest.raises(DataError, match=rf"{name} = .* for a model with .*{name} = "):
+            prepare(data[3], tmp_path / "run", init_from(source[0]), other, *head)
+
+
+@pytest.mark.parametrize("silence", ["an older run", "another network since"])
+def test_a_run_that_does_not_say_its_network_is_taken_with_a_note(
+    source, data, tmp_path, silence
+):
+    run_dir = tmp_path / "silent"
+    shutil.copytree(source[0], run_dir)
+    directory = RunDirectory(run_dir)
+    if silence == "an older run":
+        facts = json.loads(directory.facts_file.read_text())
+        del facts["identity"]
+        directory.facts_file.write_text(json.dumps(facts))
+    else:
+        directory.add_changes(3, [("model.residual_scales", None, (1.0, 1.0, 1.0))])
+    prepared = prepare(data[3], tmp_path / "run", init_from(run_dir), OTHER_SCALES)
+    assert "do not say what their network computes" in prepared.imported
+    directory.add_changes(4, [("training.num_epochs", 1, 2)])
+    assert "do not say" not in prepare(data[3], tmp_path / "b", init_from(source[0])).imported
+
+
+def test_raw_weights_are_called_raw(source, data, tmp_path):
+    run_dir, values = source
+    shutil.copytree(run_dir, tmp_path / "raw")
+    store = CheckpointStore.of_run(tmp_path / "raw")
+    raw = {name: value for name, value in values.items() if not name.startswith("average/")}
+    store.save(step=8, values=raw, facts={})
+    prepared = prepare(data[3], tmp_path / "run", init_from(tmp_path / "raw"))
+    assert "raw weights (it keeps no averages)" in prepared.imported
+    assert "averaged" not in prepared.imported
+    name = "model/Conv2d_1a_3x3/kernel"
+    assert prepared.state.values()[name].tobytes() == values[name].tobytes()
 
 
 def test_a_run_without_a_checkpoint_that_verifies_is_refused(source, data, tmp_path):

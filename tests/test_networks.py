@@ -73,7 +73,7 @@ def test_table_has_sums_totals_and_memory(capsys):
     network = ["inception_resnet_v2", *SMALL, "--option=block_counts=1,0,1"]
     text = run(capsys, *network, "--batch=64", "--precision=mixed_bfloat16")
     lines = text.splitlines()
-    assert lines[0] == "inception_resnet_v2, released: 139x171 px"
+    assert lines[0] == "inception_resnet_v2, released, block_counts=1,0,1: 139x171 px"
     rows = csv_rows(run(capsys, *network, "--csv"))
     mine = [row for row in rows if row["stage"] == "block35_1"]
     (line,) = [line for line in lines if line.startswith("block35_1 ")]
@@ -107,7 +107,7 @@ def test_picture_is_of_the_network_that_was_asked_for(capsys, tmp_path):
     run(capsys, "inception_v3", *SMALL, "--option=stem=7x7", "--option=first_pool=True",
         f"--svg={file}")  # fmt: skip
     words = [element.text for element in ElementTree.parse(file).iter() if element.text]
-    assert "7x7 Conv" in words and "inception_v3, released" in words
+    assert "7x7 Conv" in words and "inception_v3, released, stem=7x7, first_pool=True" in words
     assert "Output: 1x1x203" not in words and "Output: 3x4x203" in words
 
 
@@ -123,7 +123,9 @@ def test_paper_and_released_inception_v4_differ_in_transposed_pairs_alone(capsys
     text = run(capsys, "--diff", "inception_v4:paper", "inception_v4:released",
                "--width_multiplier=0.1")  # fmt: skip
     stages, pairs = text.split(" layers with weights or a window differ.")
-    assert "*" not in stages
+    marked = [line.split()[0] for line in stages.splitlines() if line.endswith("*")]
+    changed = ["4a", *(f"6{letter}" for letter in "bcdefgh"), *(f"7{letter}" for letter in "bcd")]
+    assert marked == [f"Mixed_{stage}" for stage in changed]
     found = []
     for line in pairs.strip().splitlines()[2:]:
         mine, theirs = (side.split() for side in line.split("  ") if side)
@@ -159,7 +161,8 @@ def test_diff_shows_what_only_one_network_has(capsys):
 
 def test_equal_networks_do_not_differ(capsys):
     text = run(capsys, "--diff", "inception_v3", "inception_v3:released", *SMALL)
-    assert text.endswith("\n0 layers with weights or a window differ.\n") and "*" not in text
+    assert text.endswith("\n0 layers with weights or a window differ.\n")
+    assert not any(line.endswith("*") for line in text.splitlines())
 
 
 @pytest.mark.parametrize(

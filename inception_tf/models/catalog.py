@@ -5,7 +5,8 @@ import dataclasses
 import inspect
 
 from inception_tf.errors import ConfigError
-from inception_tf.models.arguments import check_choice
+from inception_tf.models.arguments import check_choice, check_input_shape
+from inception_tf.models.blocks import smallest_input_px
 from inception_tf.models.inception_resnet_v1 import (
     inception_resnet_v1,
     inception_resnet_v1_stages,
@@ -70,6 +71,18 @@ class ModelSpec:
     batch_norm_epsilon: float = 0.001
     batch_norm_scale: bool = False
     precision: str = "float32"
+
+    def __post_init__(self):
+        entry = find_entry(self.name, self.variant)
+        check_choice(self.precision, PRECISIONS, what="precision")
+        options = _network_options(self)
+        structure = inspect.signature(entry.stages).parameters
+        given = {"variant": self.variant, **options}
+        stages = entry.stages(**{name: given[name] for name in given if name in structure})
+        check_input_shape(
+            (self.input_height_px, self.input_width_px, 3),
+            smallest_px=smallest_input_px((*stages[0], *stages[1])),
+        )
 
 
 # Fields of a ModelSpec that only some networks have; None stands for a builder's default.
@@ -264,7 +277,6 @@ def build_model(spec, *, num_classes, num_replicas=1, total_steps=None, seed=0):
       ConfigError: an unknown name, variant or precision, or a value out of range.
     """
     entry = find_entry(spec.name, spec.variant)
-    check_choice(spec.precision, PRECISIONS, what="precision")
     if spec.num_classes is not None and spec.num_classes != num_classes:
         raise ConfigError(
             "The model must have as many classes as the data.",
@@ -305,7 +317,7 @@ def _network_options(spec):
             raise ConfigError(
                 f"{spec.name} has no {name}.",
                 received=f"model.{name} = {value!r}",
-                remedy=f"Leave it out; {' and '.join(owners)} have it.",
+                remedy=f"Leave it out; it is for {' and '.join(owners)}.",
             )
     return given
 

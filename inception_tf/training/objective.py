@@ -61,7 +61,8 @@ def check_output_weights(objective, output_names):
         raise ConfigError(
             f"objective.output_weights names outputs that the network does not have: {unknown}.",
             received=f"outputs {sorted(output_names)}",
-            remedy="Remove them, or set model.aux_head = True for 'aux_logits'.",
+            remedy="objective.output_weights = None takes the usual weights of those there are; "
+            "model.aux_head = True adds 'aux_logits'.",
         )
     return dict(objective.output_weights)
 

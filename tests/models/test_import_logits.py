@@ -13,6 +13,7 @@ from reference.timm_files import random_timm_arrays, timm_values, write_safetens
 from inception_tf.models.catalog import ModelSpec, build_model
 from inception_tf.models.stage_builder import endpoints
 from inception_tf.models.weights.assignment import assign_weights, read_weights
+from inception_tf.models.weights.identity import identity_of_spec
 
 NUM_CLASSES = 1000
 # The auxiliary head needs a 5x5 grid after its pool: its own is 17x17 to 19x19, here 17x18.
@@ -26,7 +27,8 @@ def import_into_new_model(path, network, *, size_px, **spec):
     height_px, width_px = size_px
     declared = ModelSpec(name=network, input_height_px=height_px, input_width_px=width_px, **spec)
     model = build_model(declared, num_classes=NUM_CLASSES, seed=5)
-    return model, assign_weights(model, read_weights(str(path)), network=network)
+    identity = identity_of_spec(declared, num_classes=NUM_CLASSES, evaluation_crop=None)
+    return model, assign_weights(model, read_weights(str(path)), identity=identity)
 
 
 def random_images(size_px):

@@ -81,14 +81,14 @@ def test_addresses_and_digests_are_the_published_ones():
 
 
 @pytest.mark.parametrize("sends_length", [True, False])
-def test_a_file_is_fetched_once_with_its_progress(server, tmp_path, capsys, sends_length):
+def test_a_file_is_fetched_once(server, tmp_path, capsys, sends_length):
     server.sends_length = sends_length
     files, cache = published(server.server_port), tmp_path / "made" / "cache"
     path = fetch(NAME, cache_dir=cache, files=files)
     assert path == cache / "file.h5"
     assert path.read_bytes() == CONTENT
     assert visible(cache) == ["file.h5"]
-    assert "file.h5" in capsys.readouterr().err
+    assert capsys.readouterr().err == ""  # this is no terminal, and a bar would fill a log
     server.shutdown()  # from here on there is no network
     assert fetch(NAME, cache_dir=cache, files=files) == path
     assert server.paths == ["/weights/file.h5"]

@@ -69,6 +69,40 @@ def test_a_directory_without_checkpoint_is_an_error(tmp_path):
         open_tensors(tmp_path)
 
 
+@pytest.mark.parametrize("named", [".", "..", "/", "../..", "here/..", "loop", "inner"])
+def test_a_checkpoint_file_names_files_beside_it(tmp_path, named):
+    here = tmp_path / "here"
+    (here / "inner").mkdir(parents=True)
+    write_checkpoint(tmp_path / "m.ckpt-7")  # with a `checkpoint` file above
+    write_checkpoint(tmp_path / "here")  # beside the directory, not in it
+    for directory in (here, here / "inner"):
+        (directory / "checkpoint").write_text(f'model_checkpoint_path: "{named}"\n')
+    (here / "loop").symlink_to(here)
+    with pytest.raises(DataError, match=f"its `checkpoint` file.*{here}"):
+        open_tensors(here)
+    (here / "loop").unlink()
+    (here / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match=f"its `checkpoint` file.*{here}"):
+        open_tensors(here)
+    with pytest.raises(DataError, match="loop"):
+        open_tensors(here / "loop")
+
+
+def test_a_name_that_no_file_can_have_is_an_error(tmp_path):
+    (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "{"x" * 300}"\n')
+    for path in (tmp_path, tmp_path / ("x" * 300)):
+        with pytest.raises(DataError, match=str(tmp_path)):
+            open_tensors(path)
+
+
+def test_the_metadata_of_safetensors_may_say_what_it_is(tmp_path):
+    save_file(ARRAYS, tmp_path / "a.safetensors", metadata={"inception_tf": "{}", "format": "tf"})
+    save_file(ARRAYS, tmp_path / "b.safetensors", metadata={"format": "pt"})
+    save_file(ARRAYS, tmp_path / "c.safetensors")
+    found = [open_tensors(tmp_path / f"{name}.safetensors")[2] for name in "abc"]
+    assert found == ["{}", None, None]
+
+
 def test_a_checkpoint_cut_short_is_an_error_that_names_it(tmp_path):
     write_checkpoint(tmp_path / "m.ckpt")
     data = tmp_path / "m.ckpt.data-00000-of-00001"

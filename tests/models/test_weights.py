@@ -4,6 +4,7 @@ The names and shapes are those of tests/golden/layers and of Keras' own files. T
 timm's weights give their logits is shown in test_import_logits.py.
 """
 
+import dataclasses
 import re
 
 import h5py
@@ -17,7 +18,8 @@ from reference.timm_files import random_timm_arrays, timm_paths, write_safetenso
 from inception_tf import weights as door
 from inception_tf.errors import ConfigError, DataError
 from inception_tf.models.catalog import CATALOG
-from inception_tf.models.weights.conversion import builder_arguments, import_weights
+from inception_tf.models.weights.conversion import convert_weights, network_to_build
+from inception_tf.models.weights.identity import NetworkIdentity
 from inception_tf.models.inception_resnet_v1 import inception_resnet_v1
 from inception_tf.models.inception_resnet_v2 import inception_resnet_v2
 from inception_tf.models.inception_v3 import inception_v3
@@ -141,7 +143,7 @@ def test_every_layout_of_keras_gives_the_logits_of_keras(files_of_v3, keras_twin
     fill_with_zeros(v3)
     source = read_weights(files_of_v3 / name)
     assert (source.format, source.network, len(source.arrays)) == ("keras", V3, 378)
-    report = assign_weights(v3, source, network=V3)
+    report = assign_weights(v3, source, identity=NetworkIdentity(network=V3))
     assert_complete(report, source, v3)
     assert report.unused == ()
     assert_same_logits(v3, keras_twin_v3)
@@ -158,7 +160,8 @@ def test_inception_resnet_v2_of_keras_gives_its_logits(keras_twin, tmp_path):
     source = read_weights(path)
     assert (source.network, len(source.arrays)) == (RESNET, 898)
     model = inception_resnet_v2(input_shape=(None, None, 3))
-    assert_complete(assign_weights(model, source, network=RESNET), source, model)
+    report = assign_weights(model, source, identity=NetworkIdentity(network=RESNET))
+    assert_complete(report, source, model)
     assert_same_logits(model, keras_twin)
 
 
@@ -167,12 +170,13 @@ def test_without_top_a_trunk_is_filled_and_a_classifier_is_not(keras_twin_v3, tm
     write_published_layout(keras_twin_v3, path, without=("predictions",))
     source = read_weights(path)
     trunk = inception_v3(include_top=False, input_shape=(None, None, 3))
-    assert_complete(assign_weights(trunk, source, network=V3), source, trunk)
+    report = assign_weights(trunk, source, identity=NetworkIdentity(network=V3))
+    assert_complete(report, source, trunk)
     model = inception_v3(num_classes=7, input_shape=(None, None, 3))
     with pytest.raises(DataError, match="Logits/kernel.*new_head"):
-        assign_weights(model, source, network=V3)
+        assign_weights(model, source, identity=NetworkIdentity(network=V3))
     before = values_of(model)
-    report = assign_weights(model, source, network=V3, new_head=True)
+    report = assign_weights(model, source, identity=NetworkIdentity(network=V3), new_head=True)
     assert_complete(report, source, model, left=("Logits/kernel", "Logits/bias"))
     after = values_of(model)
     np.testing.assert_array_equal(after["Logits/kernel"], before["Logits/kernel"])
@@ -188,7 +192,7 @@ def test_the_state_of_an_optimizer_is_named_unused(files_of_v3, v3, tmp_path):
     with h5py.File(path, "a") as file:
         file["optimizer_weights/iterations:0"] = np.int64(3)
     source = read_weights(path)
-    report = assign_weights(v3, source, network=V3)
+    report = assign_weights(v3, source, identity=NetworkIdentity(network=V3))
     assert report.unused == (
         ("/optimizer_weights/iterations:0", "the optimizer's state is no weight of the network"),
     )
@@ -214,6 +218,20 @@ def test_another_network_of_keras_is_not_known(tmp_path):
         read_weights(tmp_path / "other.weights.h5")
 
 
+@pytest.mark.parametrize("end", [0, -1])
+def test_as_many_convolutions_of_another_shape_are_another_network(files_of_v3, tmp_path, end):
+    path = tmp_path / "other.h5"
+    path.write_bytes((files_of_v3 / "published.h5").read_bytes())
+    numbers = range(1, 95)
+    with h5py.File(path, "a") as file:
+        name = f"conv2d_{numbers[end]}/conv2d_{numbers[end]}/kernel:0"
+        shape = file[name].shape
+        del file[name]
+        file[name] = np.zeros((*shape[:3], shape[3] + 1), np.float32)
+    with pytest.raises(DataError, match="known network"):
+        read_weights(path)
+
+
 def drop(prefix):
     def damage(arrays):
         for name in [name for name in arrays if name.startswith(prefix)]:
@@ -237,7 +255,7 @@ def test_missing_and_left_over_tensors_of_keras_are_named(files_of_v3, v3, damag
     damage(arrays)
     source = WeightSource(path="file.h5", format="keras", network=V3, arrays=arrays)
     with pytest.raises(DataError, match=message):
-        assign_weights(v3, source, network=V3)
+        assign_weights(v3, source, identity=NetworkIdentity(network=V3))
 
 
 # slim
@@ -247,7 +265,7 @@ def test_a_released_checkpoint_fills_every_variable_of_the_model(slim_v3, v3_wit
     write_slim_checkpoint(tmp_path / "model.ckpt", slim_v3)
     source = read_weights(tmp_path / "model.ckpt")
     assert (source.format, source.network, len(source.arrays)) == ("slim", V3, 389)
-    report = assign_weights(v3_with_aux, source, network=V3)
+    report = assign_weights(v3_with_aux, source, identity=NetworkIdentity(network=V3))
     assert_complete(report, source, v3_with_aux)
     assert len(report.used) == 388
     assert report.unused == (("global_step", "a counter of the training, no weight"),)
@@ -276,7 +294,7 @@ def test_the_other_networks_of_slim_fill_every_variable(network, builder, count)
     arrays = zeros_of_slim(network)
     model = builder(num_classes=1001, aux_head=True)
     source = slim_source(arrays, network)
-    report = assign_weights(model, source, network=network)
+    report = assign_weights(model, source, identity=NetworkIdentity(network=network))
     assert_complete(report, source, model)
     assert (len(report.used), len(report.unused)) == (count, 0)
 
@@ -289,7 +307,7 @@ def test_averages_are_used_where_there_are_any(slim_v3, v3_with_aux):
         arrays[f"{name}/RMSProp"] = arrays[f"{name}/RMSProp_1"] = slim_v3[name]
     arrays["global_step"] = np.int64(7)
     source = slim_source(arrays)
-    report = assign_weights(v3_with_aux, source, network=V3)
+    report = assign_weights(v3_with_aux, source, identity=NetworkIdentity(network=V3))
     assert_complete(report, source, v3_with_aux)
     values = values_of(v3_with_aux)
     scope = "InceptionV3/Conv2d_1a_3x3"
@@ -313,12 +331,12 @@ def test_averages_are_used_where_there_are_any(slim_v3, v3_with_aux):
 def test_slots_of_every_optimizer_are_unused(slim_v3, v3_with_aux, suffix):
     slot = f"InceptionV3/Conv2d_1a_3x3/weights/{suffix}"
     source = slim_source({**slim_v3, slot: np.zeros(1)})
-    report = assign_weights(v3_with_aux, source, network=V3)
+    report = assign_weights(v3_with_aux, source, identity=NetworkIdentity(network=V3))
     assert report.unused == ((slot, "a slot of the optimizer, no weight"),)
 
 
 def test_the_background_class_is_dropped_for_a_model_without(slim_v3, v3):
-    report = assign_weights(v3, slim_source(slim_v3), network=V3)
+    report = assign_weights(v3, slim_source(slim_v3), identity=NetworkIdentity(network=V3))
     logits = "InceptionV3/Logits/Conv2d_1c_1x1"
     np.testing.assert_array_equal(
         v3.get_layer("Logits").kernel.numpy(), slim_v3[f"{logits}/weights"][0, 0, :, 1:]
@@ -336,7 +354,7 @@ def test_a_new_head_keeps_its_initial_weights(slim_v3):
     model = inception_v3(num_classes=5, aux_head=True)
     before = values_of(model)
     source = slim_source(slim_v3)
-    report = assign_weights(model, source, network=V3, new_head=True)
+    report = assign_weights(model, source, identity=NetworkIdentity(network=V3), new_head=True)
     head = [path for path in before if path.startswith(("Logits/", "AuxLogits_"))]
     assert len(head) == 12
     assert_complete(report, source, model, left=head)
@@ -369,19 +387,21 @@ def test_what_does_not_fit_is_named_and_nothing_is_assigned(slim_v3, v3_with_aux
     damage(arrays)
     fill_with_zeros(v3_with_aux)
     with pytest.raises(DataError, match=message):
-        assign_weights(v3_with_aux, slim_source(arrays), network=V3)
+        assign_weights(v3_with_aux, slim_source(arrays), identity=NetworkIdentity(network=V3))
     assert not any(np.any(value) for value in values_of(v3_with_aux).values())
 
 
 def test_weights_of_another_network_name_both(slim_v3, v3):
     with pytest.raises(DataError, match="model.ckpt of inception_v3 for a model inception_v4"):
-        assign_weights(v3, slim_source(slim_v3), network=V4)
+        assign_weights(v3, slim_source(slim_v3), identity=NetworkIdentity(network=V4))
 
 
 def test_weights_of_another_variant_are_refused():
     model = inception_v4(variant="paper", width_multiplier=0.1, input_shape=(None, None, 3))
     with pytest.raises(DataError, match="Mixed_4a_Branch_1_Conv2d_0b_7x1.*left over.*0b_1x7"):
-        assign_weights(model, slim_source(zeros_of_slim(V4), V4), network=V4)
+        assign_weights(
+            model, slim_source(zeros_of_slim(V4), V4), identity=NetworkIdentity(network=V4)
+        )
 
 
 @pytest.mark.parametrize(
@@ -413,7 +433,7 @@ def test_the_trunk_of_facenet_is_filled_and_its_embedding_unused():
     assert "InceptionResnetV1/Repeat_1/block17_10/Conv2d_1x1/biases" in arrays
     arrays["InceptionResnetV1/Bottleneck/weights"] = np.ones((1792, 128), "float32")
     source = slim_source(arrays, "inception_resnet_v1")
-    report = assign_weights(model, source, network="inception_resnet_v1")
+    report = assign_weights(model, source, identity=NetworkIdentity(network="inception_resnet_v1"))
     assert_complete(report, source, model)
     [(name, reason)] = report.unused
     assert name.endswith("Bottleneck/weights") and "embedding" in reason
@@ -440,7 +460,7 @@ def test_timm_fills_every_variable_of_its_networks(network, tmp_path):
     source = read_weights(tmp_path / "model.safetensors")
     assert (source.format, source.network) == ("timm", network)
     model = CATALOG[network]["released"].builder(batch_norm_scale=True, aux_head=network == V3)
-    report = assign_weights(model, source, network=network)
+    report = assign_weights(model, source, identity=NetworkIdentity(network=network))
     assert_complete(report, source, model)
     assert {reason for _, reason in report.unused} == {"PyTorch's count of batches, no weight"}
     paths = timm_paths(network)
@@ -456,7 +476,7 @@ def test_timm_fills_every_variable_of_its_networks(network, tmp_path):
 
 def test_a_gamma_of_ones_is_named_unused_and_padding_is_told(timm_v3, v3):
     source = timm_source(timm_v3)
-    report = assign_weights(v3, source, network=V3)
+    report = assign_weights(v3, source, identity=NetworkIdentity(network=V3))
     assert_complete(report, source, v3)
     gammas = [reason for name, reason in report.unused if name.endswith("bn.weight")]
     assert len(gammas) == 94
@@ -470,13 +490,13 @@ def test_a_trained_gamma_needs_a_model_with_gamma(timm_v3, v3):
     arrays = dict(timm_v3)
     arrays["Mixed_6c.branch_pool.bn.weight"] = arrays["Mixed_6c.branch_pool.bn.weight"] * 1.01
     with pytest.raises(DataError, match="Mixed_6c.branch_pool.*model.batch_norm_scale = True"):
-        assign_weights(v3, timm_source(arrays), network=V3)
+        assign_weights(v3, timm_source(arrays), identity=NetworkIdentity(network=V3))
 
 
 def test_a_model_with_gamma_needs_one_in_the_weights(slim_v3):
     model = inception_v3(num_classes=1001, batch_norm_scale=True)
     with pytest.raises(DataError, match="/gamma.*model.batch_norm_scale = False"):
-        assign_weights(model, slim_source(slim_v3), network=V3)
+        assign_weights(model, slim_source(slim_v3), identity=NetworkIdentity(network=V3))
 
 
 # This project's own files, and the door
@@ -487,7 +507,7 @@ def narrow():
     """A small network with every kind of option, and the identity of its file."""
     options = {
         "width_multiplier": 0.1,
-        "block_counts": [1, 1, 1],
+        "block_counts": (1, 1, 1),
         "batch_norm_on_sums": True,
         "batch_norm_scale": True,
     }
@@ -496,13 +516,17 @@ def narrow():
     for weight in model.weights:
         if not weight.path.endswith("seed_generator_state"):
             weight.assign(rng.uniform(0.1, 1, weight.shape))
-    identity = {
-        "network": RESNET,
-        "variant": "released",
-        "num_outputs": 5,
-        "background_class": True,
-        "options": options,
-    }
+    identity = NetworkIdentity(
+        network=RESNET,
+        variant="released",
+        num_outputs=5,
+        background_class=True,
+        batch_norm_epsilon=0.001,
+        input_height_px=75,
+        input_width_px=80,
+        evaluation_crop={"central_fraction": 0.8},
+        options=options,
+    )
     return model, identity
 
 
@@ -514,9 +538,9 @@ def test_own_files_come_back_with_their_identity(narrow, tmp_path):
     source = read_weights(path)
     assert (source.format, source.network, source.identity) == ("own", RESNET, identity)
     again = inception_resnet_v2(
-        num_classes=5, input_shape=(75, 75, 3), seed=4, **identity["options"]
+        num_classes=5, input_shape=(75, 75, 3), seed=4, **identity.options
     )
-    report = assign_weights(again, source, network=RESNET)
+    report = assign_weights(again, source, identity=NetworkIdentity(network=RESNET))
     for path_, value in values_of(again).items():
         if not path_.endswith("seed_generator_state"):
             np.testing.assert_array_equal(value, values_of(model)[path_])
@@ -530,15 +554,16 @@ def test_own_weights_lose_their_background_class_too(narrow, tmp_path):
     model, identity = narrow
     save_own_weights(model, tmp_path / "own.weights.h5", identity=identity)
     source = read_weights(tmp_path / "own.weights.h5")
-    smaller = inception_resnet_v2(num_classes=4, input_shape=(75, 75, 3), **identity["options"])
-    assign_weights(smaller, source, network=RESNET)
+    smaller = inception_resnet_v2(num_classes=4, input_shape=(75, 75, 3), **identity.options)
+    assign_weights(smaller, source, identity=NetworkIdentity(network=RESNET))
     np.testing.assert_array_equal(
         smaller.get_layer("Logits").bias.numpy(), model.get_layer("Logits").bias.numpy()[1:]
     )
-    without = {**identity, "background_class": False}
+    without = dataclasses.replace(identity, background_class=False)
     save_own_weights(model, tmp_path / "own.weights.h5", identity=without)
+    source = read_weights(tmp_path / "own.weights.h5")
     with pytest.raises(DataError, match=r"Logits/kernel .* for Logits/kernel"):
-        assign_weights(smaller, read_weights(tmp_path / "own.weights.h5"), network=RESNET)
+        assign_weights(smaller, source, identity=NetworkIdentity(network=RESNET))
 
 
 @pytest.mark.parametrize("network", sorted(CATALOG))
@@ -558,7 +583,7 @@ def test_own_files_without_identity_are_known_by_their_layers(network, include_t
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"variant": "released"}', '{"network": "x", "options": {"name": "y"}}']
+    "text", ["{", "[]", '{"variant": "released"}', '{"network": "inception_v3", "options": 1}']
 )
 def test_an_identity_that_is_none_is_refused(narrow, tmp_path, text):
     model, identity = narrow
@@ -579,13 +604,14 @@ def test_the_door_writes_published_weights_as_own(files_of_v3, keras_twin_v3, tm
     assert "23,851,784 parameters of inception_v3" in printed
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
     read = read_weights(out)
-    assert read.identity == {
-        "network": V3,
-        "variant": "released",
-        "num_outputs": 1000,
-        "background_class": False,
-        "options": {"batch_norm_scale": False, "aux_head": False},
-    }
+    assert read.identity == NetworkIdentity(
+        network=V3,
+        variant="released",
+        num_outputs=1000,
+        background_class=False,
+        batch_norm_epsilon=0.001,
+        options={"batch_norm_scale": False, "aux_head": False},
+    )
     np.testing.assert_array_equal(
         read.arrays["Logits/bias"], keras_twin_v3.get_layer("predictions").bias.numpy()
     )
@@ -606,8 +632,8 @@ def test_the_door_keeps_or_drops_background_and_auxiliary_head(
     assert door.main(["import", str(tmp_path / "model.ckpt"), "--out", str(out), *flags]) == 0
     read = read_weights(out)
     assert read.arrays["Logits/bias"].shape == (num_outputs,)
-    assert read.identity["num_outputs"] == num_outputs
-    assert read.identity["background_class"] == (num_outputs == 1001)
+    assert read.identity.num_outputs == num_outputs
+    assert read.identity.background_class == (num_outputs == 1001)
     assert sum(name.startswith("AuxLogits_") for name in read.arrays) == num_aux
 
 
@@ -649,13 +675,13 @@ def test_a_write_that_fails_leaves_nothing(narrow, tmp_path, monkeypatch):
 
 
 def test_gamma_is_built_where_it_was_trained(timm_v3):
-    assert builder_arguments(timm_source(timm_v3))["options"] == {"batch_norm_scale": False}
+    assert not network_to_build(timm_source(timm_v3)).options["batch_norm_scale"]
     arrays = {**timm_v3, "Mixed_5b.branch1x1.bn.weight": np.full(64, 1.01)}
-    assert builder_arguments(timm_source(arrays))["options"] == {"batch_norm_scale": True}
+    assert network_to_build(timm_source(arrays)).options["batch_norm_scale"]
 
 
 def test_a_file_that_does_not_tell_its_network_needs_a_name(tmp_path, narrow):
     with h5py.File(tmp_path / "head.h5", "w") as file:
         file["Logits/kernel"], file["Logits/bias"] = np.ones((4, 2)), np.ones(2)
     with pytest.raises(ConfigError, match="--network"):
-        import_weights(tmp_path / "head.h5", tmp_path / "o.weights.h5")
+        convert_weights(tmp_path / "head.h5", tmp_path / "o.weights.h5")

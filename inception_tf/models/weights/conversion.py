@@ -1,21 +1,25 @@
 """From weights of elsewhere to a file of this project, through the network that they fill."""
 
+import dataclasses
+
 import numpy as np
 
 from inception_tf.errors import ConfigError
 from inception_tf.models import catalog
 from inception_tf.models.weights import own_format
 from inception_tf.models.weights.assignment import (
+    PUBLISHED_EPSILON,
     assign_weights,
     check_network,
+    known_identity,
+    published_variant,
     read_weights,
     translate,
 )
+from inception_tf.models.weights.identity import NetworkIdentity
 
-_IMAGENET_WITH_BACKGROUND = 1001
 
-
-def import_weights(
+def convert_weights(
     source, out, *, network=None, variant=None, drop_background=False, aux_head=False,
     cache_dir=None,
 ):  # fmt: skip
@@ -42,76 +46,75 @@ def import_weights(
     """
     own_format.check_own_path(out)
     found = read_weights(source, cache_dir=cache_dir)
-    network = network or found.network
-    if network is None:
-        raise ConfigError(
-            "The network of the weights must be known.",
-            received=f"{source}, which does not tell it",
-            remedy="Say which it is (--network).",
-        )
-    variant = variant or found.identity.get("variant") or published_variant(network)
-    entry = catalog.find_entry(network, variant)
-    check_network(found, network)
-    arguments = builder_arguments(found)
-    background_class = has_background(found, arguments["num_classes"])
+    identity = network_to_build(found, network=network, variant=variant)
+    identity = dataclasses.replace(identity, options={**identity.options, "aux_head": aux_head})
     if drop_background:
-        if background_class is False or not arguments["include_top"]:
+        if not identity.background_class:
             raise ConfigError(
                 "Only a background class can be left out.",
-                received=f"{source}, whose classifier has none",
+                received=f"{source}, of whose classifier nobody says that it has one",
                 remedy="Leave drop_background out.",
             )
-        arguments["num_classes"] -= 1
-        background_class = False
-    options = {**arguments.pop("options"), "aux_head": aux_head}
-    model = entry.builder(variant=variant, name=network, **arguments, **options)
-    report = assign_weights(model, found, network=network)
-    identity = {
-        "network": network,
-        "variant": variant,
-        "num_outputs": arguments["num_classes"] if arguments["include_top"] else None,
-        "background_class": background_class if arguments["include_top"] else None,
-        "options": options,
-    }
+        identity = dataclasses.replace(
+            identity, num_outputs=identity.num_outputs - 1, background_class=False
+        )
+    model = build_network_of(identity)
+    report = assign_weights(model, found, identity=identity)
     own_format.save_own_weights(model, out, identity=identity)
     return model, report
 
 
-def published_variant(network):
-    """The variant of a network whose weights are published."""
-    variants = catalog.CATALOG.get(network, ())
-    return next((v for v in ("released", "facenet") if v in variants), "released")
+def network_to_build(source, *, network=None, variant=None):
+    """The NetworkIdentity that a WeightSource fills, without auxiliary head.
 
+    What the source does not say is what is published; of what only a user of the weights needs to
+    know, the images' size and preparation, nothing is made up.
 
-def builder_arguments(source):
-    """What the tensors of a WeightSource say of the builder's arguments.
+    Args:
+      network, variant: see `convert_weights`.
 
-    Returns:
-      {'include_top', 'num_classes': outputs of the classifier (1 without), 'options': the
-      arguments of `own_format.OPTIONS` that are known, the auxiliary head apart}.
+    Raises:
+      ConfigError: nobody says which network it is, or it has no such variant.
+      DataError: the weights are of another network.
     """
+    network = network or source.network
+    if network is None:
+        raise ConfigError(
+            "The network of the weights must be known.",
+            received=f"{source.path}, which does not tell it",
+            remedy=f"Say which it is: --network, one of {', '.join(catalog.CATALOG)}.",
+        )
+    catalog.find_entry(network, variant or published_variant(network))
+    check_network(source, network)
+    known = known_identity(source) or NetworkIdentity(network=network)
     matches = translate(source).matches
     bias = matches.get("Logits/bias")
-    options = dict(source.identity.get("options", {}))
-    options.pop("aux_head", None)
     gammas = [match.name for target, match in matches.items() if target.endswith("/gamma")]
     # A gamma of ones changes nothing; only those of some timm weights are others.
-    options.setdefault(
-        "batch_norm_scale", any(np.any(source.arrays[name] != 1.0) for name in gammas)
+    has_gamma = any(np.any(source.arrays[name] != 1.0) for name in gammas)
+    epsilon = known.batch_norm_epsilon
+    return dataclasses.replace(
+        known,
+        variant=variant or known.variant or published_variant(network),
+        num_outputs=None if bias is None else int(source.arrays[bias.name].size),
+        background_class=None if bias is None else known.background_class,
+        batch_norm_epsilon=PUBLISHED_EPSILON if epsilon is None else epsilon,
+        options={"batch_norm_scale": has_gamma, **(known.options or {}), "aux_head": False},
     )
-    return {
-        "include_top": bias is not None,
-        "num_classes": 1 if bias is None else int(source.arrays[bias.name].size),
-        "options": options,
-    }
 
 
-def has_background(source, num_outputs):
-    """Whether output 0 of a source's classifier is a background class; None where unknown."""
-    if "background_class" in source.identity:
-        return source.identity["background_class"]
-    if source.format in ("keras", "timm"):
-        return False
-    if source.format == "slim" and num_outputs == _IMAGENET_WITH_BACKGROUND:
-        return True
-    return None
+def build_network_of(identity, *, input_shape=(299, 299, 3)):
+    """The network of a whole NetworkIdentity, with drawn weights.
+
+    Raises:
+      ConfigError: an argument out of range.
+    """
+    return catalog.find_entry(identity.network, identity.variant).builder(
+        variant=identity.variant,
+        name=identity.network,
+        include_top=identity.num_outputs is not None,
+        num_classes=identity.num_outputs or 1,
+        batch_norm_epsilon=identity.batch_norm_epsilon,
+        input_shape=input_shape,
+        **identity.options,
+    )

@@ -48,7 +48,8 @@ def open_tensors(path):
       ConfigError: safetensors is not installed.
     """
     path = pathlib.Path(path).expanduser()
-    prefix = _checkpoint_prefix(path)
+    with _readable(path):
+        prefix = _prefix_in_directory(path) if path.is_dir() else _checkpoint_prefix(path)
     if prefix is not None:
         return CHECKPOINT, _open_checkpoint(prefix), None
     if not path.is_file():
@@ -66,7 +67,7 @@ def open_tensors(path):
             return HDF5, tensors, attribute
     header_bytes = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and 2 <= header_bytes:
-        return SAFETENSORS, _open_safetensors(path), None
+        return SAFETENSORS, *_open_safetensors(path)
     for magic, what, remedy in _REFUSED:
         if head.startswith(magic):
             raise DataError(
@@ -100,8 +101,6 @@ def _readable(path, name=None):
 
 def _checkpoint_prefix(path):
     """The name that TensorFlow's reader wants, or None where this is no checkpoint."""
-    if path.is_dir():
-        return _prefix_in_directory(path)
     bare = path.with_name(_DATA_SUFFIX.sub("", path.name))
     if bare.with_name(f"{bare.name}.index").is_file():
         return bare
@@ -116,13 +115,15 @@ def _checkpoint_prefix(path):
 
 def _prefix_in_directory(path):
     """The newest checkpoint that a directory's `checkpoint` file names, looked for beside it."""
+    state = path / "checkpoint"
     try:
-        text = (path / "checkpoint").read_text(encoding="utf-8")
+        text = state.read_text(encoding="utf-8") if state.is_file() else ""
     except (OSError, UnicodeDecodeError):
         text = ""
     named = re.search(r'^model_checkpoint_path:\s*"(.+)"', text, re.MULTILINE)
     # The file may name the directory of the machine that wrote it.
-    prefix = named and _checkpoint_prefix(path / pathlib.PurePosixPath(named[1]).name)
+    name = pathlib.PurePosixPath(named[1]).name if named else ""
+    prefix = _checkpoint_prefix(path / name) if name not in ("", "..") else None
     if prefix:
         return prefix
     raise DataError(
@@ -158,12 +159,13 @@ def _open_safetensors(path):
     with _readable(path):
         stored = safetensors.safe_open(path, framework="numpy")
         names = sorted(stored.keys())
+        attribute = (stored.metadata() or {}).get(IDENTITY_ATTRIBUTE)
 
     def read(name):
         with _readable(path, name):
             return stored.get_tensor(name)
 
-    return StoredTensors(names, read)
+    return StoredTensors(names, read), attribute
 
 
 def _open_hdf5(path):

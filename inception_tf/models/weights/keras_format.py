@@ -24,20 +24,31 @@ _NAMED = {
 }
 _UP_CONVOLUTION = re.compile(r"(block\d+_\d+)_conv")
 _NUMBERED = ("conv2d", "batch_normalization")
+# Of the first and the last numbered convolution: other networks have as many.
+_KERNELS = {
+    "inception_v3": ((3, 3, 3, 32), (1, 1, 2048, 192)),
+    "inception_resnet_v2": ((3, 3, 3, 32), (3, 1, 224, 256)),
+}
 
 
-def find_network(names):
-    """The network whose layers keras.applications would name so, or None."""
-    layers = {name.rpartition("/")[0] for name in names}
-    if not _numbers(layers, "conv2d"):
+def find_network(arrays):
+    """The network whose layers keras.applications would name and shape so, or None."""
+    layers = {name.rpartition("/")[0] for name in arrays}
+    numbers = _numbers(layers, "conv2d")
+    if not numbers:
         return None
     if "conv_7b" in layers or any(_UP_CONVOLUTION.fullmatch(layer) for layer in layers):
-        return "inception_resnet_v2"
-    has_numbers_of = {
-        network: len(convolutions) for network, convolutions in _convolutions().items()
-    }
-    found = len(_numbers(layers, "conv2d"))
-    return "inception_v3" if found == has_numbers_of["inception_v3"] else None
+        network = "inception_resnet_v2"
+    elif len(numbers) == len(_convolutions()["inception_v3"]):
+        network = "inception_v3"
+    else:
+        return None
+    ends = [f"{numbers[number]}/kernel" for number in (min(numbers), max(numbers))]
+    has_ends = all(
+        name in arrays and arrays[name].shape == shape
+        for name, shape in zip(ends, _KERNELS[network])
+    )
+    return network if has_ends else None
 
 
 def translate(source):

@@ -1,10 +1,11 @@
-"""Files of weights that this project writes: `.weights.h5` with the network's identity.
+"""Files of weights that this project writes: `.weights.h5` or `.safetensors` with an identity.
 
-Keras' own layout, which `model.load_weights` reads, and one attribute at the root that says in JSON
-which network the weights are of, so that a reader needs no second file.
+The first in Keras' own layout, which `model.load_weights` reads, the second with our variables'
+names. An attribute at the root, or an entry of the metadata, says in JSON which network the weights
+are of, so that a reader needs no second file.
 """
 
-import json
+import contextlib
 import os
 import pathlib
 import re
@@ -13,18 +14,11 @@ import secrets
 import h5py
 
 from inception_tf import durable
-from inception_tf.errors import DataError
+from inception_tf.errors import ConfigError, DataError
 from inception_tf.models.weights.files import IDENTITY_ATTRIBUTE
 from inception_tf.models.weights.source import Translation
 
 SUFFIX = ".weights.h5"
-# The arguments of the builders, the classifier's apart, that decide which weights there are or
-# what they compute.
-OPTIONS = (
-    "width_multiplier", "block_counts", "residual_scales", "batch_norm_on_sums", "stem",
-    "first_stride", "first_pool", "branch_5x5", "factorisation", "aux_head", "aux_norm",
-    "batch_norm_scale",
-)  # fmt: skip
 _OUR_VARIABLES = ("kernel", "gamma", "beta", "moving_mean", "moving_variance", "bias")
 _OUR_LAYER = re.compile(
     r"Conv2d_\d[a-z]_\dx\d|(Mixed_\d[a-z]|block\d+_\d+)_(Branch_\d_)?Conv\w+|block\d+_\d+|Logits"
@@ -37,21 +31,53 @@ def save_own_weights(model, path, *, identity):
 
     Args:
       path: ends in '.weights.h5', in a directory that exists.
-      identity: what JSON can hold of the network: 'network', 'variant', 'num_outputs' (None
-        without classifier), 'background_class' (None where unknown) and 'options', those of
-        OPTIONS that are not the builder's defaults.
+      identity: NetworkIdentity of the model.
 
     Raises:
       DataError: another ending, no such directory, or the disk did not take it.
     """
-    path = pathlib.Path(path)
     check_own_path(path)
+    with _whole(path) as unfinished:
+        model.save_weights(unfinished)
+        with h5py.File(unfinished, "a") as file:
+            file.attrs[IDENTITY_ATTRIBUTE] = identity.as_json()
+
+
+def save_own_tensors(arrays, path, *, identity, about):
+    """Writes weights by their names as safetensors; the file appears complete or not at all.
+
+    Args:
+      arrays: '<layer>/<variable>' -> array.
+      path: in a directory that exists.
+      identity: NetworkIdentity of the weights' network.
+      about: what else to keep in the metadata, texts by name.
+
+    Raises:
+      ConfigError: safetensors is not installed.
+      DataError: the disk did not take it.
+    """
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        remedy = "Run: pip install safetensors. Or write a .weights.h5 file."
+        raise ConfigError("Writing .safetensors needs safetensors.", remedy=remedy) from error
+    with _whole(path) as unfinished:
+        metadata = {**about, IDENTITY_ATTRIBUTE: identity.as_json()}
+        try:
+            safetensors.numpy.save_file(arrays, unfinished, metadata=metadata)
+        except safetensors.SafetensorError as error:  # also how it reports a full disk
+            raise OSError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _whole(path):
+    """The name of a file to write that becomes `path` once it is on the disk."""
+    path = pathlib.Path(path)
     # The name keeps its suffix, from which Keras reads the format.
     unfinished = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
     try:
-        model.save_weights(unfinished)
-        with h5py.File(unfinished, "a") as file:
-            file.attrs[IDENTITY_ATTRIBUTE] = json.dumps(identity)
+        yield unfinished
+        unfinished.chmod(0o644)  # safetensors lets nobody else read what it writes
         durable.flush_to_disk(unfinished)
         os.replace(unfinished, path)
         durable.flush_to_disk(path.parent)
@@ -68,27 +94,6 @@ def check_own_path(path):
         raise DataError(f"The file to write must end in '{SUFFIX}'.", received=str(path))
     if not path.parent.is_dir():
         raise DataError("The directory to write to must exist.", received=str(path.parent))
-
-
-def read_identity(attribute, *, path):
-    """What a file says of its network; empty where it says nothing.
-
-    Raises:
-      DataError: the attribute is not what `save_own_weights` writes.
-    """
-    if attribute is None:
-        return {}
-    try:
-        identity = json.loads(attribute)
-        unknown = set(identity.get("options", {})) - set(OPTIONS)
-        if unknown or not isinstance(identity["network"], str):
-            raise ValueError(f"unknown options {sorted(unknown)}" if unknown else "no network")
-        return identity
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise DataError(
-            "A file of this project must say in JSON which network its weights are of.",
-            received=f"{path}: {attribute!r:.200}",
-        ) from error
 
 
 def is_own(names):

@@ -115,8 +115,9 @@ def _download(file, path):
         expected_bytes = int(response.headers.get("Content-Length") or 0)
         num_bytes = 0
         with tqdm(
-            total=expected_bytes or None, desc=path.name, unit="B", unit_scale=True, mininterval=1
-        ) as bar:
+            total=expected_bytes or None, desc=path.name, unit="B", unit_scale=True, mininterval=1,
+            disable=None,  # no line where there is no terminal: it would fill a log
+        ) as bar:  # fmt: skip
             while chunk := response.read(_CHUNK_BYTES):
                 stream.write(chunk)
                 digest.update(chunk)

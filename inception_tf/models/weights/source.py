@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from inception_tf.errors import DataError
+from inception_tf.models.weights.identity import NetworkIdentity
 
-FORMATS = ("slim", "keras", "timm", "own")
 LISTED_NAMES = 5
 
 
@@ -45,15 +45,15 @@ class WeightSource:
       network: name in the catalog; None where the names do not tell.
       arrays: tensor name -> array. Of an HDF5 file and of 'own' the name is
         '<layer>/<variable>'; what is no layer's has its whole path there, from '/' on.
-      identity: what a file of this project says of its network, see models/weights/own_format.py;
-        empty for others.
+      identity: what a file or a run of this project says of its network; None where it says
+        nothing, and for others.
     """
 
     path: str
     format: str
     network: str | None
     arrays: Mapping[str, np.ndarray]
-    identity: Mapping = dataclasses.field(default_factory=dict)
+    identity: NetworkIdentity | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,6 +47,7 @@ setuptools.setup(
         "tensorflow>=2.21,<2.22",
         "keras>=3.15,<3.16",
         "tensorflow-datasets>=4.9.6,<5",
+        "importlib-resources>=6,<8",  # tensorflow-datasets imports it and does not ask for it
         "absl-py>=2.1,<3",
         "gin-config>=0.5,<0.6",
         "tensorboard>=2.20,<3",

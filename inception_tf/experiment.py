@@ -118,6 +118,7 @@ def train(
             stop_requests=stop_requests,
             checkpoint_facts={"recipe": recipe_hash},
         )
+        stack.callback(session.end)
         step = _run_steps(prepared, session, profile_steps)
         _finish(prepared, session, step)
         # A worker that leaves early ends the others: all wait for what the chief still writes.

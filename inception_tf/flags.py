@@ -18,7 +18,12 @@ flags.DEFINE_multi_string(
 flags.DEFINE_multi_string(
     "gin_param", [], "One more binding, such as 'training.seed = 1'; wins over every file."
 )
-flags.DEFINE_string("data_dir", None, "Directory of the records; wins over data.data_dir.")
+flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Directory of the records: TFRecords, or a data set as TensorFlow Datasets prepares it; here "
+    "or where tf.io.gfile reads (gs://bucket/records). Wins over data.data_dir.",
+)
 flags.DEFINE_string("run_dir", None, "Directory of the run; default runs/<config name>.")
 flags.DEFINE_enum("device", None, ["auto", "cpu", "gpu"], "Wins over cluster.device.")
 
@@ -28,7 +33,9 @@ def overrides():
 
     A relative --data_dir becomes absolute: a run is evaluated from other directories too.
     """
-    data_dir = os.path.abspath(os.path.expanduser(FLAGS.data_dir)) if FLAGS.data_dir else None
+    data_dir = FLAGS.data_dir or None
+    if data_dir and "://" not in data_dir:  # gs://bucket/... stands for itself
+        data_dir = os.path.abspath(os.path.expanduser(data_dir))
     given = {"data.data_dir": data_dir, "cluster.device": FLAGS.device}
     return {parameter: value for parameter, value in given.items() if value is not None}
 

@@ -73,11 +73,7 @@ def open_inputs(data_spec, model_spec, *, run_dir, splits):
             ("$TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR")),
             ("the default", os.path.expanduser("~/tensorflow_datasets")),
         ]
-    data_dir = find_data_dir(candidates, splits[0])
-    where_from = next(
-        name for name, path in candidates if path and os.path.abspath(
-            os.path.expanduser(path)) == data_dir
-    )
+    data_dir, where_from = find_data_dir(candidates, splits[0])
     readers = {}
     for split in splits:
         manifest, index = open_index(
@@ -93,6 +89,7 @@ def open_inputs(data_spec, model_spec, *, run_dir, splits):
             manifest,
             on_bad_record=data_spec.on_bad_record if trains else "raise",
             max_bad_records=data_spec.max_bad_records if trains else 0,
+            max_bad_share=data_spec.max_bad_share if trains else 1.0,
         )
     if model_spec.num_classes not in (None, manifest.num_classes):
         raise ConfigError(

@@ -53,6 +53,7 @@ def start_text(prepared):
         num_train_examples=inputs.num_train_examples,
         num_classes=inputs.num_classes,
         label_base=inputs.manifest.label_base if inputs.manifest else None,
+        origin=inputs.manifest.origin if inputs.manifest else "",
     )
     return summary.start_summary(
         run_dir=str(prepared.run_dir),

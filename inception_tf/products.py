@@ -169,7 +169,7 @@ def write_export(experiment, model, values, *, cluster, inputs, class_names, ste
             "step": step,
             "weights": experiment.export.weights,
             "model": dataclasses.asdict(experiment.model),
-            "central_fraction": experiment.evaluation_crop.central_fraction,
+            "evaluation_crop": dataclasses.asdict(experiment.evaluation_crop),
             "tensorflow": tf.__version__,
         },
         spec=experiment.export,

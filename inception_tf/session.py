@@ -3,9 +3,9 @@
 import pathlib
 
 import tensorflow as tf
-from absl import logging
 
 from inception_tf import products
+from inception_tf.bad_records import BadRecordLog
 from inception_tf.reporting import summary
 from inception_tf.training.checkpoint import CheckpointStore
 
@@ -36,7 +36,8 @@ class Session:
         self._evaluator = None
         self._results = {}
         self._saved_at_secs = clock()
-        self._told_bad_records = set()
+        self.bad_records = BadRecordLog(prepared.run_dir, self.inputs.readers, self.cluster)
+        self.bad_records.restore()
 
     # -- hooks ---------------------------------------------------------------------------------
 
@@ -75,24 +76,19 @@ class Session:
             self.state.scalars["best_step"].assign(step)
 
     def save(self, step):
-        """Writes a checkpoint and removes those that no rule keeps; the chief alone."""
+        """Writes a checkpoint, the chief alone, and tells of bad records, all workers' at once.
+
+        Raises:
+          DataError: all workers together left out more records than tolerated. The checkpoint is
+            written: with a larger budget the run goes on from there.
+        """
         self._saved_at_secs = self.clock()
-        self._tell_bad_records()
-        if not self.cluster.is_chief or self.inputs.is_synthetic:
-            return
-        self.writer.flush()
-        best_step = int(self.state.scalars["best_step"].numpy())
-        facts = {
-            **self.checkpoint_facts,
-            "epoch": step / self.prepared.steps_per_epoch,
-            "best_step": best_step if best_step >= 0 else None,
-        }
-        self.store.save(step=step, values=self.state.values(), facts=facts)
-        self.store.prune(
-            self.experiment.checkpoints,
-            best_step=best_step if best_step >= 0 else None,
-            steps_per_epoch=self.prepared.steps_per_epoch,
-        )
+        for line in self.bad_records.exchange():
+            self.writer.note(line)
+        if self.cluster.is_chief and not self.inputs.is_synthetic:
+            self._save_checkpoint(step)
+        if step < self.prepared.total_steps:  # what was read ahead of the end harms no one
+            self.bad_records.check_budget()
 
     def profile(self, is_start):
         """Starts or ends a TensorBoard trace of the steps between; the chief alone."""
@@ -109,6 +105,13 @@ class Session:
         if minutes is None or not self.cluster.is_chief:
             return False
         return self.clock() - self._saved_at_secs >= 60.0 * minutes
+
+    def end(self):
+        """Keeps what this process alone knows of, however the run ends."""
+        for line in self.bad_records.keep():
+            self.writer.note(line)
+        if summary_line := self.bad_records.summary():
+            self.writer.note(summary_line)
 
     def stop_is_due(self):
         """Whether this process was asked to stop."""
@@ -141,19 +144,21 @@ class Session:
             values["train/loss_scale"] = float(self.state.scalars["loss_scale"].numpy())
         return values
 
-    def _tell_bad_records(self):
-        """Names each bad record once; every worker those that it has met."""
-        for split, reader in self.inputs.readers.items():
-            for record_id, reason in reader.bad_records:
-                if (split, record_id) in self._told_bad_records:
-                    continue
-                self._told_bad_records.add((split, record_id))
-                count = len(self._told_bad_records)
-                text = f"skipped bad record {count}: {split} {record_id}: {reason}"
-                if self.cluster.is_chief:
-                    self.writer.note(text)
-                else:
-                    logging.warning(text)
+    def _save_checkpoint(self, step):
+        """Writes a checkpoint and removes those that no rule keeps."""
+        self.writer.flush()
+        best_step = int(self.state.scalars["best_step"].numpy())
+        facts = {
+            **self.checkpoint_facts,
+            "epoch": step / self.prepared.steps_per_epoch,
+            "best_step": best_step if best_step >= 0 else None,
+        }
+        self.store.save(step=step, values=self.state.values(), facts=facts)
+        self.store.prune(
+            self.experiment.checkpoints,
+            best_step=best_step if best_step >= 0 else None,
+            steps_per_epoch=self.prepared.steps_per_epoch,
+        )
 
     def _evaluated(self):
         """Results of averaged and raw weights as they are now."""

@@ -13,12 +13,15 @@ HALLS = ("training", "evaluation", "serving")
 # Two rooms in several files each; the files of one may import each other.
 EXPERIMENT = (
     "experiment", "preparation", "session", "products", "inputs", "overview", "run_directory",
-    "initial_weights", "model_source",
+    "initial_weights", "model_source", "bad_records", "seen_images",
 )  # fmt: skip
 CONFIG = ("config", "parameters", "bindings", "resolved", "run_config")
 DOORS = ("train", "evaluate", "export", "predict", "report")
-KEEPERS = ("records", "weights", "features", "networks", "checkpoints", "launch", "prove_resume")
-DOOR_HELPERS = ("flags", "quiet_start")  # what several doors share
+KEEPERS = (
+    "records", "weights", "features", "networks", "show_batch", "checkpoints", "launch",
+    "prove_resume",
+)  # fmt: skip
+DOOR_HELPERS = ("flags", "quiet_start", "network_tables")  # what doors share, and their tables
 DOOR = 5
 FLOORS = {
     **dict.fromkeys(("errors", "durable"), 0),

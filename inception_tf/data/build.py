@@ -10,49 +10,33 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
-import multiprocessing
 import os
 import pathlib
 import shutil
-import threading
 from collections.abc import Callable
-from multiprocessing import connection
 
-import google_crc32c
 import numpy as np
-import tensorflow as tf
 
 from inception_tf import durable
-from inception_tf.data import jpeg
-from inception_tf.data import tfrecord
 from inception_tf.data.directory import MANIFEST_NAME
-from inception_tf.data.directory import open_shard
 from inception_tf.data.directory import shard_name
-from inception_tf.data.journal import FinishedShard
 from inception_tf.data.journal import open_journal
 from inception_tf.data.manifest import Manifest
-from inception_tf.data.manifest import ShardEntry
 from inception_tf.data.manifest import read_manifest
 from inception_tf.data.manifest import save_manifest
-from inception_tf.data.sources import SourceImage
+from inception_tf.data.near_duplicates import find_near_duplicates
+from inception_tf.data.process_pool import open_pool
+from inception_tf.data.shard_writer import Shard
+from inception_tf.data.shard_writer import write_shard
 from inception_tf.errors import ConfigError
 from inception_tf.errors import DataError
 
 BAD_IMAGES_NAME = "bad_images.json"
+NEAR_DUPLICATES_NAME = "near_duplicates.json"
 
 _FORMAT = 1  # of the bytes that a plan leads to: raise it when they change
 _ONE_PROCESS_EXAMPLES = 4000  # below this, starting processes costs more than it saves
 _SPARE_BYTES = 64 * 2**20
-
-
-@dataclasses.dataclass(frozen=True)
-class _Shard:
-    """One shard to write: its images in their final order, with their stored labels."""
-
-    file: str
-    split: str
-    images: tuple[SourceImage, ...]
-    labels: tuple[int, ...]
 
 
 def build_records(
@@ -65,15 +49,17 @@ def build_records(
     processes: int | None = None,
     on_bad_image: str = "raise",
     report: Callable[[str], None] = lambda line: None,
+    report_shard: Callable[[str, int, int], None] | None = None,
 ) -> Manifest:
     """The manifest of a source's records, which are complete when this returns.
 
     Every image is decoded in full. RGB and greyscale JPEGs are stored as they are, others are
     re-encoded (`jpeg.build_record_image`). Called again with the same arguments it keeps the
-    finished shards whose bytes still match and writes the others.
+    finished shards whose bytes still match and writes the others. Of a source that is edited,
+    images that are nearly the same in two splits are listed in near_duplicates.json.
 
     Args:
-      source: one of `sources`: list_images(), read(image), kind, name, images_per_shard.
+      source: see `image_source.Source`.
       out_dir: made if absent; may hold an unfinished build of the same source and options.
       num_shards: shards by split; None, or a split left out, takes the source's size of shard.
       label_base: stored label of the first class; 1 leaves 0 to the background, as released.
@@ -81,7 +67,9 @@ def build_records(
       processes: None takes one for small sources, else one per core.
       on_bad_image: 'raise', or 'report': images that cannot be decoded are left out and listed
         in bad_images.json.
-      report: called with one line of progress at a time.
+      report: called with one line of news at a time.
+      report_shard: called for each shard that was written with a line, the images that this call
+        has written and all that it is to write; None gives the line to `report`.
 
     Raises:
       ConfigError: an option out of range.
@@ -90,28 +78,20 @@ def build_records(
     """
     _check_options(label_base, seed, on_bad_image)
     out = pathlib.Path(out_dir).expanduser()
-    images = source.list_images()
-    if source.num_ignored:
-        report(f"{source.num_ignored:,} files of the source lie outside <split>/<class>/: ignored")
-    class_names = _class_names(images)
-    shards = _plan_shards(
-        images,
-        class_names,
-        num_shards=dict(num_shards or {}),
-        images_per_shard=source.images_per_shard,
-        label_base=label_base,
-        seed=seed,
-    )
-    plan = {"seed": seed, "on_bad_image": on_bad_image}
+    images = _list_images(source, report)
+    class_names = _class_names(images, source)
+    shards = _plan_shards(images, class_names, dict(num_shards or {}), source, label_base, seed)
+    plan = {"seed": seed, "on_bad_image": on_bad_image, **source.options}
     plan["plan_sha256"] = _fingerprint(shards, source=source, on_bad_image=on_bad_image)
     out.mkdir(parents=True, exist_ok=True)
     with open_journal(out, plan) as journal:
-        written = _finish_shards(source, out, shards, journal, processes, on_bad_image, report)
+        tell = report_shard or (lambda line, num_done, num_images: report(line))
+        written = _finish_shards(
+            source, out, shards, journal, processes, on_bad_image, report, tell
+        )
         if not (out / MANIFEST_NAME).exists():
             manifest = _build_manifest(shards, written, source, class_names, label_base, plan)
-            if on_bad_image == "report":
-                bad = [image for finished in written for image in finished.bad]
-                durable.save_text(out / BAD_IMAGES_NAME, json.dumps(bad, indent=1) + "\n")
+            manifest.source.update(_save_lists(out, written, source, on_bad_image))
             save_manifest(out, manifest)
     return read_manifest(out)
 
@@ -124,7 +104,7 @@ def _check_options(label_base, seed, on_bad_image):
         )
 
 
-def _finish_shards(source, out, shards, journal, processes, on_bad_image, report):
+def _finish_shards(source, out, shards, journal, processes, on_bad_image, report, report_shard):
     """All shards in order, after writing those that are not there yet.
 
     A manifest stays only if nothing was missing.
@@ -136,33 +116,57 @@ def _finish_shards(source, out, shards, journal, processes, on_bad_image, report
     if missing:
         (out / MANIFEST_NAME).unlink(missing_ok=True)
         _check_space(out, missing)
+    num_images, num_done = {shard.file: len(shard.images) for shard in missing}, 0
     for finished in _write_shards(source, out, missing, processes, on_bad_image):
         journal.add(finished)
-        written[finished.entry.file] = finished
-        report(
-            f"{finished.entry.file}: {finished.entry.num_records:,} records,"
-            f" {finished.entry.num_bytes:,} bytes; {len(written):,} of {len(shards):,} shards"
-        )
+        entry = finished.entry
+        written[entry.file] = finished
+        num_done += num_images[entry.file]
+        line = (f"{entry.file}: {entry.num_records:,} records, {entry.num_bytes:,} bytes;"
+                f" {len(written):,} of {len(shards):,} shards")  # fmt: skip
+        report_shard(line, num_done, sum(num_images.values()))
     return [written[shard.file] for shard in shards]
 
 
-def _class_names(images):
-    """Sorted classes of the train split; every other split must keep to them."""
+def _list_images(source, report):
+    """The images of a source, with what it has to say about them."""
+    images = source.list_images()
+    if source.num_ignored:
+        report(f"{source.num_ignored:,} files of the source lie at another depth than its images,"
+               " or are hidden: ignored")  # fmt: skip
+    for note in source.notes:
+        report(note)
+    for image in images:
+        try:
+            (image.class_name + image.filename).encode()
+        except UnicodeEncodeError:
+            raise DataError("Names of classes and images must be UTF-8.",
+                            received=repr(image.where), remedy="Rename the file.") from None
+    return images
+
+
+def _class_names(images, source):
+    """Classes in the order of their labels, with training images each where there are any."""
     by_split = collections.defaultdict(set)
     for image in images:
         by_split[image.split].add(image.class_name)
-    names = by_split.get("train") or set.union(*by_split.values())
+    names = source.class_names or sorted(by_split.get("train") or set.union(*by_split.values()))
     for split, found in by_split.items():
-        if found - names:
+        unknown = sorted(found - set(names))
+        if unknown:
             raise DataError(
                 f"Every class of split {split!r} must be one of the train split.",
-                received=", ".join(sorted(found - names)[:5]),
+                received=", ".join(unknown[:5]),
                 remedy="Without training images a class cannot be learned: move or remove it.",
             )
-    return sorted(names)
+    empty = [name for name in names if "train" in by_split and name not in by_split["train"]]
+    if empty:
+        raise DataError("Every class must have training images.",
+                        received=f"none of {', '.join(empty[:5])}")  # fmt: skip
+    return list(names)
 
 
-def _plan_shards(images, class_names, *, num_shards, images_per_shard, label_base, seed):
+def _plan_shards(images, class_names, num_shards, source, label_base, seed):
     """All shards with their images shuffled within the split, in the order of their names."""
     label_of = {name: label for label, name in enumerate(class_names, start=label_base)}
     by_split = collections.defaultdict(list)
@@ -175,7 +179,8 @@ def _plan_shards(images, class_names, *, num_shards, images_per_shard, label_bas
                           remedy=f"Its splits: {', '.join(sorted(by_split))}.")  # fmt: skip
     shards = []
     for split, members in sorted(by_split.items()):
-        count = num_shards.get(split, -(-len(members) // images_per_shard))
+        by_size = -(-len(members) // source.images_per_shard)
+        count = num_shards.get(split, source.default_shards.get(split, by_size))
         if not 1 <= count <= min(len(members), 99_999):
             raise ConfigError(
                 f"Split {split!r} must have 1 to {len(members):,} shards, one image or more each.",
@@ -187,7 +192,7 @@ def _plan_shards(images, class_names, *, num_shards, images_per_shard, label_bas
         for number in range(count):
             chosen = [members[place] for place in order[bounds[number] : bounds[number + 1]]]
             shards.append(
-                _Shard(
+                Shard(
                     file=shard_name(split, number, count),
                     split=split,
                     images=tuple(chosen),
@@ -204,6 +209,8 @@ def _fingerprint(shards, *, source, on_bad_image):
         digest.update(shard.file.encode())
         for image, label in zip(shard.images, shard.labels):
             line = f"\n{label} {image.class_name}/{image.filename} {image.num_bytes}"
+            if image.text or image.boxes:
+                line += f" {image.text!r} {image.boxes}"
             digest.update(line.encode())
     return digest.hexdigest()
 
@@ -228,73 +235,28 @@ def _write_shards(source, out, shards, processes, on_bad_image):
     processes = min(processes, len(shards))
     if processes <= 1:
         for shard in shards:
-            yield _write_shard(source, out, shard, on_bad_image)
+            yield write_shard(source, out, shard, on_bad_image)
         return
-    pool = concurrent.futures.ProcessPoolExecutor(
-        processes,
-        mp_context=multiprocessing.get_context("spawn"),  # TensorFlow does not survive a fork
-        initializer=_start_worker,
-    )
+    pool = open_pool(processes)
     try:
-        futures = [pool.submit(_write_shard, source, out, shard, on_bad_image) for shard in shards]
+        futures = [pool.submit(write_shard, source, out, shard, on_bad_image) for shard in shards]
         for future in concurrent.futures.as_completed(futures):
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker():
-    """Keeps a worker off the GPUs, on one core, and from outliving its builder."""
-    tf.config.set_visible_devices([], "GPU")
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-
-    def follow():  # a killed builder cannot stop its workers: they hold both ends of its pipes
-        connection.wait([multiprocessing.parent_process().sentinel])
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _write_shard(source, out, shard, on_bad_image):
-    """Writes one shard and returns its line of the journal."""
-    num_records = num_bytes = crc = 0
-    changes, bad = collections.Counter(), []
-    with open_shard(out / shard.file) as stream:
-        for image, label in zip(shard.images, shard.labels):
-            try:
-                stored = jpeg.build_record_image(source.read(image))
-            except jpeg.BadImage as fault:
-                if on_bad_image == "raise":
-                    raise DataError(
-                        "Every image of a source must decode in full.",
-                        received=f"{fault}, in {image.where} of {source.name}",
-                        remedy="Repair or remove it, or leave out and list such images with"
-                        " --on_bad_image report.",
-                    ) from None
-                bad.append({"split": image.split, "class": image.class_name,
-                            "file": str(image.where), "reason": str(fault)})  # fmt: skip
-                continue
-            frame = tfrecord.build_frame(_build_payload(image, label, stored))
-            stream.write(frame)
-            crc = google_crc32c.extend(crc, frame)
-            num_bytes += len(frame)
-            num_records += 1
-            changes[stored.change] += 1
-    entry = ShardEntry(shard.file, num_records, num_bytes, crc)
-    return FinishedShard(entry, dict(sorted(changes.items())), tuple(bad))
-
-
-def _build_payload(image, label, stored):
-    record = tfrecord.Record(
-        jpeg=stored.jpeg,
-        label=label,
-        synset=image.class_name,
-        filename=image.filename,
-        height_px=stored.height_px,
-        width_px=stored.width_px,
-    )
-    return tfrecord.build_example(record, text=image.class_name)
+def _save_lists(out, written, source, on_bad_image):
+    """Writes what the user should look through beside the records; its counts."""
+    if on_bad_image == "report":
+        bad = [image for finished in written for image in finished.bad]
+        durable.save_text(out / BAD_IMAGES_NAME, json.dumps(bad, indent=1) + "\n")
+    if not source.is_edited:
+        return {}
+    found = find_near_duplicates([image for finished in written for image in finished.hashed])
+    listed = [dataclasses.asdict(pair) for pair in found]
+    durable.save_text(out / NEAR_DUPLICATES_NAME, json.dumps(listed, indent=1) + "\n")
+    return {"num_near_duplicates": len(found)}
 
 
 def _build_manifest(shards, written, source, class_names, label_base, plan):
@@ -308,19 +270,26 @@ def _build_manifest(shards, written, source, class_names, label_base, plan):
             counts[shard.split][label - label_base] += 1
         for image in finished.bad:
             counts[shard.split][class_names.index(image["class"])] -= 1
+    facts = {
+        "kind": source.kind,
+        "name": source.name,
+        "num_images": sum(len(shard.images) for shard in shards),
+        "num_trimmed": changes["trimmed"],
+        "num_reencoded": changes["re-encoded"],
+        "num_left_out": sum(len(finished.bad) for finished in written),
+    }
+    if source.is_edited:
+        facts["num_turned"] = changes["turned"] + changes["turned and shrunk"]
+        facts["num_shrunk"] = changes["shrunk"] + changes["turned and shrunk"]
+    num_boxes = sum(len(image.boxes) for shard in shards for image in shard.images)
+    if num_boxes:
+        facts["num_bounding_boxes"] = num_boxes
     return Manifest(
         label_base=label_base,
         num_classes=len(class_names),
         class_names=tuple(class_names),
         splits={split: tuple(entries) for split, entries in splits.items()},
         class_counts={split: tuple(values) for split, values in counts.items()},
-        source={
-            "kind": source.kind,
-            "name": source.name,
-            "num_images": sum(len(shard.images) for shard in shards),
-            "num_trimmed": changes["trimmed"],
-            "num_reencoded": changes["re-encoded"],
-            "num_left_out": sum(len(finished.bad) for finished in written),
-        },
+        source=facts,
         options=plan,
     )

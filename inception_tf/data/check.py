@@ -4,47 +4,59 @@ import collections
 import concurrent.futures
 import dataclasses
 import os
-import pathlib
 from collections.abc import Callable
 
-import google_crc32c
+from inception_tf.data import files, official, process_pool, released, tfrecord
+from inception_tf.data.check_shard import Findings, Problem, ShardTask, check_shard
+from inception_tf.data.description import ShardEntry
+from inception_tf.data.directory import JOURNAL_NAME, MANIFEST_NAME, list_shards
+from inception_tf.data.duplicates import Copy, find_duplicates
+from inception_tf.data.manifest import locate, read_description
+from inception_tf.errors import ConfigError, DataError
 
-from inception_tf.data import jpeg
-from inception_tf.data import tfrecord
-from inception_tf.data.directory import JOURNAL_NAME
-from inception_tf.data.directory import MANIFEST_NAME
-from inception_tf.data.directory import list_shards
-from inception_tf.data.manifest import ShardEntry
-from inception_tf.data.manifest import check_size
-from inception_tf.data.manifest import read_manifest
-from inception_tf.errors import DataError
-
-_THREADS = 4  # decoding and reading leave the interpreter to others
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """One fault; `offset` is a byte offset in the shard, None if it concerns the whole file."""
-
-    split: str
-    file: str
-    offset: int | None
-    reason: str
+_THREADS_BYTES = 2**29  # below this, starting processes costs more than it saves
+_REPORTS = 50  # lines of progress, at most
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitSummary:
-    """What was found of one split; `class_counts` by stored label, empty after a quick check."""
+    """What was found of one split.
+
+    Attributes:
+      num_shards, num_records, num_bytes: of the files.
+      num_images: records that were read and found good: all, or the sample of a quick check.
+      mean_image_bytes, mean_height_px, mean_width_px: of those images; 0.0 where there is none.
+      num_duplicates: of those, byte for byte equal to an earlier image of any split.
+      num_problems: faults, listed or not.
+      class_counts: records by stored label; empty after a quick check.
+    """
 
     num_shards: int
     num_records: int
     num_bytes: int
+    num_images: int
+    mean_image_bytes: float
+    mean_height_px: float
+    mean_width_px: float
+    num_duplicates: int
+    num_problems: int
     class_counts: dict[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckResult:
-    """Everything a check found; `class_names` by stored label."""
+    """Everything a check found.
+
+    Attributes:
+      data_dir: what was checked.
+      is_quick: whether only headers and a sample of the records were read.
+      label_base: stored label of the first class.
+      class_names: by stored label.
+      splits: a SplitSummary each.
+      problems: every fault, of a shard at most its first hundred.
+      duplicates: the places of every image that stands more than once. No fault by itself.
+      official: how the data differ from official ImageNet, where they are meant to be it.
+    """
 
     data_dir: str
     is_quick: bool
@@ -52,6 +64,8 @@ class CheckResult:
     class_names: dict[int, str]
     splits: dict[str, SplitSummary]
     problems: tuple[Problem, ...]
+    duplicates: tuple[tuple[Copy, ...], ...]
+    official: tuple[str, ...]
 
 
 def check_records(
@@ -59,6 +73,7 @@ def check_records(
     *,
     label_base: int | None = None,
     quick: bool = False,
+    processes: int | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> CheckResult:
     """What a data directory holds, and every fault in it.
@@ -66,145 +81,169 @@ def check_records(
     Reads each record once: checksums of length and payload, the message, the range of the
     label, the image decoded in full and compared with the size that the record claims; then
     bytes, checksum and number of records of each shard and the classes of each split against
-    the manifest.
+    the manifest. Memory grows by 24 bytes a record, for the duplicates.
 
     Args:
       data_dir: directory of the shards, with a manifest or without.
-      label_base: needed without a manifest: stored label of the first class.
-      quick: only sizes, headers and counts; no payload is read.
+      label_base: stored label of the first class, where neither a manifest nor the kind of the
+        records says it.
+      quick: read sizes, all headers, and 16 records of each shard.
+      processes: None takes one per core, or the threads of this one for small data.
       report: called with one line of progress at a time.
 
     Raises:
+      ConfigError: no process.
       DataError: nothing to check: no records, no readable manifest, or an unknown label base.
     """
-    root = pathlib.Path(data_dir).expanduser()
-    manifest = read_manifest(root) if (root / MANIFEST_NAME).exists() else None
-    splits = manifest.splits if manifest else _foreign_splits(root, label_base)
-    first = manifest.label_base if manifest else label_base
-    end = first + manifest.num_classes if manifest else None
-    summaries, problems = {}, []
-    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        for split, shards in splits.items():
-            futures = [pool.submit(_check_shard, root, split, shard, first, end, quick)
-                       for shard in shards]  # fmt: skip
-            counts, num_records, num_bytes = collections.Counter(), 0, 0
-            for shard, future in zip(shards, futures, strict=True):
-                found = future.result()
-                counts.update(found.class_counts)
-                num_records += found.num_records
-                num_bytes += found.num_bytes
-                problems += found.problems
-                report(f"{shard.file}: {found.num_records:,} records,"
-                       f" {len(found.problems):,} problems")  # fmt: skip
-            summaries[split] = SplitSummary(len(shards), num_records, num_bytes,
-                                            dict(sorted(counts.items())))  # fmt: skip
-            if manifest and manifest.class_counts and not quick:
-                stated = {first + k: n for k, n in enumerate(manifest.class_counts[split]) if n}
-                if stated != summaries[split].class_counts:
-                    reason = "its class counts are not those of the records"
-                    problems.append(Problem(split, MANIFEST_NAME, None, reason))
-    names = enumerate(manifest.class_names, first) if manifest else ()
-    return CheckResult(str(root), quick, first, dict(names), summaries, tuple(problems))
-
-
-@dataclasses.dataclass
-class _Findings:
-    """What was found of one shard, gathered on the way."""
-
-    split: str
-    file: str
-    num_records: int = 0
-    num_bytes: int = 0
-    class_counts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    problems: list[Problem] = dataclasses.field(default_factory=list)
-
-    def add_problem(self, reason, offset=None):
-        self.problems.append(Problem(self.split, self.file, offset, str(reason)))
-
-
-def _foreign_splits(root, label_base):
-    shards = {} if (root / JOURNAL_NAME).exists() else list_shards(root)
-    if not shards:
-        raise DataError("A directory to check must hold finished records.", received=str(root),
-                        remedy="Build them, or give the same build command again.")  # fmt: skip
-    if label_base not in (0, 1):
-        raise DataError(
-            "Records without manifest.json do not state their label convention.",
-            received=str(root),
-            remedy="Give --label_base: 1 for the released records (labels 1..K), 0 for 0..K-1.",
+    if processes is not None and processes < 1:
+        raise ConfigError("processes must be at least 1.", received=processes)
+    root = locate(data_dir)
+    manifest = read_description(root)
+    if manifest:
+        splits, first, schema = manifest.splits, manifest.label_base, manifest.schema
+    else:
+        splits, first, schema = _look_at(root, label_base)
+    tasks = [
+        ShardTask(
+            root=root,
+            split=split,
+            shard=shard,
+            schema=schema,
+            first_label=first,
+            end_label=first + manifest.num_classes if manifest else None,
+            quick=quick,
         )
-    return {
-        split: tuple(ShardEntry(file, -1, (root / file).stat().st_size, None) for file in files)
-        for split, files in sorted(shards.items())
+        for split, shards in splits.items()
+        for shard in shards
+    ]
+    findings = _check_shards(tasks, processes, report)
+    return _gather(findings, root=root, splits=splits, manifest=manifest, first=first, quick=quick)
+
+
+def _gather(findings, *, root, splits, manifest, first, quick):
+    """The CheckResult of what was found of all shards together."""
+    duplicates = find_duplicates(findings)
+    counts = {split: {} if quick else _class_counts(findings, split) for split in splits}
+    problems = [problem for found in findings for problem in found.problems]
+    problems += _copied_shards(findings)
+    if manifest and manifest.class_counts and not quick:
+        problems += _wrong_counts(manifest, counts)
+    summaries = {
+        split: _summarize(split, findings, counts[split], duplicates, problems) for split in splits
     }
+    num_classes = manifest.num_classes if manifest else len(set().union(*counts.values()))
+    return CheckResult(
+        data_dir=root,
+        is_quick=quick,
+        label_base=first,
+        class_names=dict(enumerate(manifest.class_names, first)) if manifest else {},
+        splits=summaries,
+        problems=tuple(problems),
+        duplicates=duplicates,
+        official=official.compare(
+            num_classes, {split: s.num_records for split, s in summaries.items()}, counts
+        ),
+    )
 
 
-def _check_shard(root, split, shard, first, end, quick):
-    """Findings of one shard; stored labels must be in [first, end), end None if unknown."""
-    findings = _Findings(split, shard.file)
-    path = root / shard.file
+def _check_shards(tasks, processes, report) -> list[Findings]:
+    """Findings of every shard, in order; tells how far it is about every fiftieth part."""
+    cores = len(os.sched_getaffinity(0))
+    sizes = [_num_bytes(task) for task in tasks]
+    if processes is None:
+        processes = cores if sum(sizes) >= _THREADS_BYTES and not tasks[0].quick else 0
+    # Decoding leaves the interpreter to other threads, the rest of a record (a tenth) does not.
+    pool = (process_pool.open_pool(min(processes, len(tasks))) if processes
+            else concurrent.futures.ThreadPoolExecutor(cores))  # fmt: skip
     try:
-        check_size(root, shard)
-    except DataError as error:
-        findings.add_problem(error)
-        if not path.is_file():
-            return findings
-    findings.num_bytes = path.stat().st_size
-    if not findings.num_bytes and shard.num_records:
-        findings.add_problem("the shard is empty")
-    try:
-        frames = tfrecord.scan_frames(path)
-    except DataError as error:  # where the next record begins is unknown from here on
-        findings.add_problem(error)
+        futures = [pool.submit(check_shard, task) for task in tasks]
+        findings, done_bytes, told = [], 0, 0
+        for future, size in zip(futures, sizes, strict=True):
+            findings.append(future.result())
+            done_bytes += size
+            part = _REPORTS * done_bytes // max(1, sum(sizes))
+            if part > told or len(findings) == len(tasks):
+                told = part
+                report(f"{len(findings):,} of {len(tasks):,} shards, {done_bytes / 1e9:.2f} of"
+                       f" {sum(sizes) / 1e9:.2f} GB:"
+                       f" {sum(found.num_records for found in findings):,} records,"
+                       f" {sum(found.num_problems for found in findings):,} problems")  # fmt: skip
         return findings
-    findings.num_records = len(frames.offset)
-    if shard.num_records not in (-1, findings.num_records):
-        findings.add_problem(f"{findings.num_records:,} records instead of the manifest's"
-                             f" {shard.num_records:,}")  # fmt: skip
-    if not quick:
-        crc = _check_payloads(path, frames, findings, first, end)
-        if shard.crc32c not in (None, crc):
-            findings.add_problem("the file's checksum (CRC-32C) is not the manifest's")
-    return findings
-
-
-def _check_payloads(path, frames, findings, first, end):
-    """Checks every record of a shard; CRC-32C of the whole file."""
-    crc = 0
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        for offset, length, stated in zip(
-            frames.offset.tolist(), frames.length.tolist(), frames.crc.tolist()
-        ):
-            frame = os.pread(fd, length + tfrecord.FRAME_BYTES, offset)
-            crc = google_crc32c.extend(crc, frame)
-            try:
-                record = tfrecord.parse_example(
-                    tfrecord.read_payload(frame, length=length, crc=stated)
-                )
-                findings.class_counts[record.label] += 1
-                _check_record(record, first, end)
-            except (tfrecord.BadFrame, jpeg.BadImage) as bad:
-                findings.add_problem(bad, offset)
     finally:
-        os.close(fd)
-    return crc
+        pool.shutdown(cancel_futures=True)
 
 
-def _check_record(record, first, end):
-    of_file = f" (file {record.filename})" if record.filename else ""
-    if record.label < first or (end is not None and record.label >= end):
-        allowed = f"{first} or more" if end is None else f"{first}..{end - 1}"
-        raise tfrecord.BadFrame(f"label {record.label} is not {allowed}{of_file}")
+def _num_bytes(task):
     try:
-        jpeg.check_start(record.jpeg)
-        jpeg.check_complete(record.jpeg)
-        height, width = jpeg.decode_whole(record.jpeg).shape[:2]
-    except jpeg.BadImage as bad:
-        raise jpeg.BadImage(f"{bad}{of_file}") from None
-    claimed = (record.height_px or height, record.width_px or width)
-    if claimed != (height, width):
-        raise jpeg.BadImage(
-            f"the image has {height} x {width} px, the record says {claimed[0]} x {claimed[1]}"
-            f"{of_file}"
-        )
+        return files.identify(files.join(task.root, task.shard.file)).num_bytes
+    except OSError:
+        return 0
+
+
+def _class_counts(findings, split):
+    counts = collections.Counter()
+    for found in findings:
+        if found.task.split == split:
+            counts.update(found.class_counts)
+    return dict(sorted(counts.items()))
+
+
+def _wrong_counts(manifest, counts):
+    for split, stated in manifest.class_counts.items():
+        stated = {label: n for label, n in enumerate(stated, manifest.label_base) if n}
+        if stated != counts[split]:
+            reason = "its class counts are not those of the records"
+            yield Problem(split, MANIFEST_NAME, None, reason)
+
+
+def _copied_shards(findings):
+    """A problem for every shard that another one equals byte for byte."""
+    seen = {}
+    for found in findings:
+        if found.crc32c is None or not found.num_records:
+            continue
+        task = found.task
+        earlier = seen.setdefault((found.num_bytes, found.crc32c), task.shard.file)
+        if earlier != task.shard.file:
+            yield Problem(task.split, task.shard.file, None, f"the shard is a copy of {earlier}")
+
+
+def _summarize(split, findings, class_counts, duplicates, problems):
+    own = [found for found in findings if found.task.split == split]
+    num_images = sum(found.num_images for found in own)
+    unlisted = sum(found.num_problems - len(found.problems) for found in own)
+
+    def mean(name):
+        return sum(getattr(found, name) for found in own) / num_images if num_images else 0.0
+
+    return SplitSummary(
+        num_shards=len(own),
+        num_records=sum(found.num_records for found in own),
+        num_bytes=sum(found.num_bytes for found in own),
+        num_images=num_images,
+        mean_image_bytes=mean("image_bytes"),
+        mean_height_px=mean("height_px"),
+        mean_width_px=mean("width_px"),
+        num_duplicates=sum(copy.split == split for group in duplicates for copy in group[1:]),
+        num_problems=unlisted + sum(problem.split == split for problem in problems),
+        class_counts=class_counts,
+    )
+
+
+def _look_at(root, label_base):
+    """Splits, label base and schema of records that declare nothing."""
+    is_unfinished = files.is_file(files.join(root, JOURNAL_NAME))
+    shards = {} if is_unfinished else list_shards(root)
+    if not shards:
+        raise DataError("A directory to check must hold finished records.", received=root,
+                        remedy="Build them, or give the same build command again.")  # fmt: skip
+    splits = {
+        split: tuple(ShardEntry(path, -1, None, None) for path in paths)
+        for split, paths in sorted(shards.items())
+    }
+    try:
+        return splits, *released.read_convention(root, shards, label_base=label_base)
+    except DataError:  # a damaged first record is to be found, not to hide the others
+        if label_base not in (0, 1):
+            raise
+        return splits, label_base, tfrecord.RELEASED

@@ -6,6 +6,7 @@ import pathlib
 import re
 
 from inception_tf import durable
+from inception_tf.data import files
 from inception_tf.errors import DataError
 
 MANIFEST_NAME = "manifest.json"
@@ -25,17 +26,22 @@ def list_shards(data_dir) -> dict[str, tuple[str, ...]]:
     A split's shards lie in the directory itself or in a folder of the split's name.
 
     Raises:
-      DataError: a shard of a numbered series is missing, or two series are mixed.
+      DataError: the directory cannot be read, a shard of a numbered series is missing, or two
+        series are mixed.
     """
-    root = pathlib.Path(data_dir)
-    if not root.is_dir():
+    root = files.absolute(data_dir)
+    if not files.is_directory(root):
         return {}
+    try:
+        names = files.list_names(root)
+    except PermissionError:
+        raise DataError("A data directory must be readable.", received=root) from None
     found = {}
-    for path in sorted([*root.glob("*-of-*"), *root.glob("*/*-of-*")]):
-        match = _SHARD_NAME.fullmatch(path.name)
-        if match and path.parent in (root, root / match["split"]) and path.is_file():
+    for path in [*_list_folders(root, names), *names]:
+        match = _SHARD_NAME.fullmatch(path.rpartition("/")[2])
+        if match:
             series = found.setdefault(match["split"], {}).setdefault(int(match["count"]), {})
-            series.setdefault(int(match["number"]), path.relative_to(root).as_posix())
+            series.setdefault(int(match["number"]), path)
     shards = {}
     for split, by_count in found.items():
         if len(by_count) > 1:
@@ -55,6 +61,21 @@ def list_shards(data_dir) -> dict[str, tuple[str, ...]]:
             )
         shards[split] = tuple(series[number] for number in range(count))
     return shards
+
+
+def _list_folders(root, names):
+    """Shards in folders that have the name of their split, as paths below the root."""
+    for folder in names:
+        if _SHARD_NAME.fullmatch(folder) or not files.is_directory(files.join(root, folder)):
+            continue
+        try:
+            names_inside = files.list_names(files.join(root, folder))
+        except PermissionError:  # somebody else's folder beside the data
+            continue
+        for name in names_inside:
+            match = _SHARD_NAME.fullmatch(name)
+            if match and match["split"] == folder:
+                yield f"{folder}/{name}"
 
 
 @contextlib.contextmanager

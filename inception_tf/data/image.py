@@ -1,7 +1,8 @@
 """From JPEG bytes to a network's input, one image at a time: decode, crop, colour.
 
-The released recipe (slim preprocessing/inception_preprocessing.py): TF1's resizing without
-half-pixel centres, and colour distortions that are clipped once, at the very end. Everything
+The released recipes: TF1's resizing without half-pixel centres, and colour distortions that are
+clipped once, at the very end. The defaults are slim's preprocessing/inception_preprocessing.py;
+the others are the configs in parts/augmentation_*.gin and parts/evaluation_*.gin. Everything
 random is a pure function of a key, so the same position of a run gives the same pixels on any
 worker and after any resume.
 """
@@ -11,84 +12,35 @@ import math
 
 import tensorflow as tf
 
-from inception_tf.data import color
+from inception_tf.data import color, png, resize
+from inception_tf.data.augmentation import Augmentation, check_name
 from inception_tf.errors import ConfigError
-from inception_tf.errors import did_you_mean
-
-# The raw ops because tf.image.resize is half-pixel centred (except 'area'): a shift of up to
-# half a pixel against the released weights. Their defaults are TF1's, and they read uint8.
-_RESIZE_OPS = {
-    "bilinear": tf.raw_ops.ResizeBilinear,
-    "nearest": tf.raw_ops.ResizeNearestNeighbor,
-    "bicubic": tf.raw_ops.ResizeBicubic,
-    "area": tf.raw_ops.ResizeArea,
-}
 
 # A JPEG decoded in part differs from the full decode by up to 14 levels in its border columns,
 # where the chroma of the neighbours outside is missing to the upsampling filter.
 _DECODE_MARGIN_PX = 2
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """The random part of training images (gin section `augmentation`).
-
-    Defaults: the released recipe, slim's inception_preprocessing.py with fast_mode=False.
-
-    Attributes:
-      area_range: crop area as a share of the image, least and most.
-      aspect_ratio_range: crop width / height, least and most.
-      min_object_covered: least share of the object inside the crop. The object is the whole
-        image, as in the released trainer, so 0.1 lifts an area of 0.05 to 0.1.
-      max_attempts: draws of a crop before the whole image is used.
-      resize_methods: one is drawn per image: 'bilinear', 'nearest', 'bicubic', 'area'.
-      horizontal_flip: mirror every second image (p = 0.5).
-      color: 'full' (brightness, saturation, hue, contrast in one of four orders), 'fast'
-        (brightness, saturation) or 'none'.
-    """
-
-    area_range: tuple[float, float] = (0.05, 1.0)
-    aspect_ratio_range: tuple[float, float] = (0.75, 1.33)
-    min_object_covered: float = 0.1
-    max_attempts: int = 100
-    resize_methods: tuple[str, ...] = ("bilinear", "nearest", "bicubic", "area")
-    horizontal_flip: bool = True
-    color: str = "full"
-
-    def __post_init__(self):
-        _check_range("area_range", self.area_range, most=1.0)
-        _check_range("aspect_ratio_range", self.aspect_ratio_range, most=math.inf)
-        if not 0.0 <= self.min_object_covered <= 1.0:
-            raise ConfigError(
-                "augmentation.min_object_covered must lie in [0, 1].",
-                received=repr(self.min_object_covered),
-                remedy="The released recipe has 0.1.",
-            )
-        if self.max_attempts < 1:
-            raise ConfigError(
-                "augmentation.max_attempts must be at least 1.",
-                received=repr(self.max_attempts),
-                remedy="The released recipe has 100.",
-            )
-        methods = self.resize_methods
-        if isinstance(methods, str) or not methods:
-            raise ConfigError(
-                "augmentation.resize_methods must be a tuple of at least one name.",
-                received=repr(methods),
-                remedy="Write ('bilinear',) for one method; mind the comma.",
-            )
-        for method in methods:
-            _check_name("augmentation.resize_methods", method, _RESIZE_OPS)
-        _check_name("augmentation.color", self.color, color.ORDERINGS)
+_EVALUATION_RECIPES = ("slim_tf1", "slim_tf2", "keras_timm")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationCrop:
-    """The fixed crop of evaluation and serving (gin section `evaluation_crop`)."""
+    """The fixed crop of evaluation, features and serving (gin section `evaluation_crop`).
 
-    central_fraction: float = 0.875  # of EACH side
+    Attributes:
+      recipe: 'slim_tf1', the released evaluation: the centre of the image, squashed to the
+        network's input with TF1's bilinear sampling; 'slim_tf2', the same with TF2's half-pixel
+        centres; 'keras_timm': the image shrunk or grown until its short side has floor(input /
+        central_fraction) pixels, with Pillow's bicubic, then its centre.
+      central_fraction: share of EACH side that is kept, of 'keras_timm' the short side's, which
+        timm calls crop_pct.
+    """
+
+    recipe: str = "slim_tf1"
+    central_fraction: float = 0.875
 
     def __post_init__(self):
+        check_name("evaluation_crop.recipe", self.recipe, _EVALUATION_RECIPES)
         if not 0.0 < self.central_fraction <= 1.0:
             raise ConfigError(
                 "evaluation_crop.central_fraction must lie in (0, 1].",
@@ -104,6 +56,7 @@ def decode_training(
     augmentation: Augmentation,
     height_px: int,
     width_px: int,
+    boxes: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """One distorted training image: crop, resize, flip, colour.
 
@@ -113,8 +66,9 @@ def decode_training(
       jpeg: string scalar, a whole JPEG file of any colour space.
       key: int64 [2], (seed, position). The image is a pure function of the bytes and this.
       augmentation: an `Augmentation`.
-      height_px: rows of the result.
-      width_px: columns of the result.
+      height_px, width_px: of the result.
+      boxes: float32 [N, 4], the objects for a recipe that uses them: ymin, xmin, ymax, xmax in
+        [0, 1]; N = 0 and None mean the whole image.
 
     Returns:
       float32 [height_px, width_px, 3] in [-1, 1], RGB.
@@ -126,25 +80,41 @@ def decode_training(
     choices = tf.random.stateless_uniform([7], seed=choice_key, alg="philox")
     method, mirror, ordering, *amounts = tf.unstack(choices)
 
+    def chosen(uniform, count):
+        if augmentation.choose_by == "position":
+            return tf.cast(key[1] % count, tf.int32)
+        return tf.cast(uniform * count, tf.int32)
+
     window = sample_window(
-        tf.image.extract_jpeg_shape(jpeg), crop_key, augmentation=augmentation
+        png.image_shape(jpeg),
+        crop_key,
+        augmentation=augmentation,
+        boxes=boxes if augmentation.use_bounding_boxes else None,
     )
-    crop = decode_window(jpeg, window)
+    crop = png.decode_window(jpeg, window, of_jpeg=decode_window)
     branches = [
-        lambda name=name: _resize(crop, name, height_px=height_px, width_px=width_px)
+        lambda name=name: _to_unit(
+            resize.resize_as_tf1(crop, name, height_px=height_px, width_px=width_px)
+        )
         for name in augmentation.resize_methods
     ]
-    image = color.pick(branches, method)
+    image = color.pick(branches, chosen(method, len(branches)))
     if augmentation.horizontal_flip:
         image = tf.cond(mirror < 0.5, lambda: tf.reverse(image, axis=[1]), lambda: image)
-    image = color.distort(image, kind=augmentation.color, ordering=ordering, amounts=amounts)
+    image = color.distort(
+        image,
+        kind=augmentation.color,
+        ordering=chosen(ordering, len(color.ORDERINGS[augmentation.color])),
+        amounts=amounts,
+        magnitudes=augmentation,
+    )
     return tf.ensure_shape(_to_input_range(image), [height_px, width_px, 3])
 
 
 def decode_evaluation(
     jpeg: tf.Tensor, *, crop: EvaluationCrop, height_px: int, width_px: int
 ) -> tf.Tensor:
-    """The central crop of one image, for evaluation and for serving.
+    """The fixed crop of one image, for evaluation, features and serving.
 
     The whole image is decoded, so that truncated files are seen. PNG, BMP, WebP and GIF (first
     frame) are taken too; gray becomes RGB, transparency is dropped, EXIF rotation is ignored.
@@ -163,12 +133,11 @@ def decode_evaluation(
     """
     # Equal to decode_jpeg on JPEGs; unlike it, rank 3 for every format.
     image = tf.io.decode_image(jpeg, channels=3, expand_animations=False)
-    height, width = tf.unstack(tf.shape(image)[:2])
-    top = central_offset_px(height, crop.central_fraction)
-    left = central_offset_px(width, crop.central_fraction)
-    image = image[top : height - top, left : width - left]
-    image = _resize(image, "bilinear", height_px=height_px, width_px=width_px)
-    return tf.ensure_shape(_to_input_range(image), [height_px, width_px, 3])
+    if crop.recipe == "keras_timm":
+        image = _shrunk_then_cropped(image, crop, height_px=height_px, width_px=width_px)
+    else:
+        image = _cropped_then_squashed(image, crop, height_px=height_px, width_px=width_px)
+    return tf.ensure_shape(_to_input_range(_to_unit(image)), [height_px, width_px, 3])
 
 
 def central_offset_px(side_px: tf.Tensor, fraction: float) -> tf.Tensor:
@@ -178,7 +147,11 @@ def central_offset_px(side_px: tf.Tensor, fraction: float) -> tf.Tensor:
 
 
 def sample_window(
-    image_shape: tf.Tensor, key: tf.Tensor, *, augmentation: Augmentation
+    image_shape: tf.Tensor,
+    key: tf.Tensor,
+    *,
+    augmentation: Augmentation,
+    boxes: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """A random crop window, int32 [4]: top, left, height, width in pixels.
 
@@ -186,16 +159,20 @@ def sample_window(
       image_shape: int32 [3], height, width, channels of the image.
       key: int64 [2].
       augmentation: an `Augmentation`.
+      boxes: float32 [N, 4], ymin, xmin, ymax, xmax of the objects in [0, 1]; N = 0 and None mean
+        the whole image.
     """
-    whole_image = tf.constant([[[0.0, 0.0, 1.0, 1.0]]])
+    if boxes is None:
+        boxes = tf.constant([[0.0, 0.0, 1.0, 1.0]])
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         image_shape,
-        whole_image,
+        boxes[tf.newaxis],
         key,
         min_object_covered=augmentation.min_object_covered,
         aspect_ratio_range=augmentation.aspect_ratio_range,
         area_range=augmentation.area_range,
         max_attempts=augmentation.max_attempts,
+        use_image_if_no_bounding_boxes=True,
     )
     return tf.concat([begin[:2], size[:2]], axis=0)
 
@@ -221,33 +198,39 @@ def decode_window(jpeg: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     return wide[:, skipped : skipped + width]
 
 
-def _resize(image, method, *, height_px, width_px):
-    """uint8 [h, w, 3] to float32 [height_px, width_px, 3] in [0, 1], bicubic slightly beyond."""
-    resized = _RESIZE_OPS[method](images=image[tf.newaxis], size=[height_px, width_px])[0]
-    return tf.cast(resized, tf.float32) * (1.0 / 255.0)
+def _cropped_then_squashed(image, crop, *, height_px, width_px):
+    """slim's evaluation: float32 levels [height_px, width_px, 3] of uint8 [h, w, 3]."""
+    height, width = tf.unstack(tf.shape(image)[:2])
+    top = central_offset_px(height, crop.central_fraction)
+    left = central_offset_px(width, crop.central_fraction)
+    image = image[top : height - top, left : width - left]
+    if crop.recipe == "slim_tf2":
+        return resize.resize_as_tf2(image, height_px=height_px, width_px=width_px)
+    return resize.resize_as_tf1(image, "bilinear", height_px=height_px, width_px=width_px)
+
+
+def _shrunk_then_cropped(image, crop, *, height_px, width_px):
+    """timm's evaluation (crop_mode 'center'), arguments and result as of the one above."""
+    least_height = math.floor(height_px / crop.central_fraction)
+    least_width = math.floor(width_px / crop.central_fraction)
+    height, width = tf.unstack(tf.shape(image, out_type=tf.int64)[:2])
+    # The other side is floored, as torchvision's Resize does.
+    size = tf.cond(
+        height * least_width <= width * least_height,
+        lambda: tf.stack([least_height, least_height * width // height]),
+        lambda: tf.stack([least_width * height // width, least_width]),
+    )
+    # torchvision's CenterCrop takes Python's round(), to even, as tf.round is.
+    first = tf.round(tf.cast(size - [height_px, width_px], tf.float64) / 2.0)
+    top, left = tf.unstack(tf.cast(first, tf.int32))
+    return resize.resize_as_pillow(image, size, window=(top, left, height_px, width_px))
+
+
+def _to_unit(levels):
+    """0..255 of any type to float32 in [0, 1]."""
+    return tf.cast(levels, tf.float32) * (1.0 / 255.0)
 
 
 def _to_input_range(image):
     """[0, 1] to [-1, 1]; what lies beyond is clipped here and nowhere before."""
     return tf.clip_by_value((image - 0.5) * 2.0, -1.0, 1.0)
-
-
-def _check_range(name, bounds, *, most):
-    if len(bounds) != 2 or not 0.0 < bounds[0] <= bounds[1] <= most:
-        limit = "" if math.isinf(most) else f" <= {most:g}"
-        raise ConfigError(
-            f"augmentation.{name} must be two numbers with 0 < least <= most{limit}.",
-            received=repr(bounds),
-            remedy="The released recipe has area_range (0.05, 1.0) and "
-            "aspect_ratio_range (0.75, 1.33).",
-        )
-
-
-def _check_name(setting, name, known):
-    if name not in known:
-        near = did_you_mean(repr(name), map(repr, known))
-        raise ConfigError(
-            f"{setting} knows no such name.",
-            received=repr(name),
-            remedy=f"{near} Known: {', '.join(known)}.".lstrip(),
-        )

@@ -5,17 +5,22 @@ import dataclasses
 import os
 import pathlib
 import zipfile
+import zlib
 
 import numpy as np
 from absl import logging
 
 from inception_tf import durable
+from inception_tf.data import files as data_files
 from inception_tf.data import tfrecord
 from inception_tf.errors import DataError
 
 _FORMAT = 1  # of the cache file; another number means: scan again
 _MAX_LABEL = 2**20  # far above ImageNet-21k; keeps a wild label from sizing the class counts
 _SCAN_THREADS = 8  # a cold file system answers several shards at once
+# What damage to a zip file raises; RuntimeError where a flag claims encryption or a version.
+_CACHE_ERRORS = (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile,
+                 zlib.error)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +86,7 @@ def read_index(
     Raises:
       DataError: a damaged or truncated shard; names the shard and the byte offset.
     """
-    files = tuple(os.path.abspath(file) for file in files)
+    files = tuple(data_files.absolute(file) for file in files)
     caches = [pathlib.Path(directory) / f"index-{split}.npz" for directory in directories]
     identity = _identity(files)
     for cache in caches:
@@ -89,7 +94,9 @@ def read_index(
         if arrays is not None:
             break
     else:
-        arrays = _scan(files, split=split, with_labels=with_labels)
+        if with_labels:
+            _warn_of_reading(split, identity["sizes"].sum())
+        arrays = _scan(files, with_labels=with_labels)
         _cache_arrays(caches, {**identity, **arrays})
     index = RecordIndex(*(arrays[name] for name in ("shard", "offset", "length", "crc")), files)
     if not with_labels:
@@ -99,12 +106,20 @@ def read_index(
 
 
 def _identity(files):
-    stats = [os.stat(file) for file in files]
+    try:
+        with concurrent.futures.ThreadPoolExecutor(_SCAN_THREADS) as pool:
+            found = list(pool.map(data_files.identify, files))
+    except FileNotFoundError as error:
+        raise DataError(
+            "Every shard must be there.",
+            received=f"no {error.filename}",
+            remedy="Copy the missing shards or build the records again.",
+        ) from None
     return {
         "format": np.array(_FORMAT),
         "names": np.array([os.path.basename(file) for file in files], np.str_),
-        "sizes": np.array([stat.st_size for stat in stats], np.int64),
-        "mtimes_ns": np.array([stat.st_mtime_ns for stat in stats], np.int64),
+        "sizes": np.array([identity.num_bytes for identity in found], np.int64),
+        "mtimes_ns": np.array([identity.mtime_ns for identity in found], np.int64),
     }
 
 
@@ -119,7 +134,7 @@ def _load_arrays(cache, identity, *, with_labels):
             logging.warning("The shards have changed since %s was written: scanning again.", cache)
     except FileNotFoundError:
         pass
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _CACHE_ERRORS as error:
         logging.warning("%s cannot be used (%s): scanning the shards again.", cache, error)
     return None
 
@@ -145,15 +160,16 @@ def _save_arrays(cache, arrays):
         np.savez(stream, **arrays)
 
 
-def _scan(files, *, split, with_labels):
-    if with_labels:
-        num_bytes = sum(os.path.getsize(file) for file in files)
-        logging.warning(
-            "No manifest.json beside these records: reading all %.1f GB of %r once for their"
-            " labels; the result is cached.",
-            num_bytes / 1e9,
-            split,
-        )
+def _warn_of_reading(split, num_bytes):
+    logging.warning(
+        "No manifest.json beside these records: reading all %.1f GB of %r once for their"
+        " labels; the result is cached.",
+        num_bytes / 1e9,
+        split,
+    )
+
+
+def _scan(files, *, with_labels):
     # Work of the Python interpreter bounds the scan on a warm cache, the disk on a cold one.
     with concurrent.futures.ThreadPoolExecutor(_SCAN_THREADS) as pool:
         frames = list(pool.map(tfrecord.scan_frames, files))
@@ -168,8 +184,8 @@ def _scan(files, *, split, with_labels):
         if with_labels:
             scans = list(pool.map(_scan_labels, files, frames))
             synsets = {}
-            for _, found in reversed(scans):  # the first record that names a label wins
-                synsets.update(found)
+            for file, (_, found) in zip(files, scans):
+                add_synsets(synsets, found, where=file)
             arrays["labels"] = np.concatenate([labels for labels, _ in scans])
             arrays["synset_labels"] = np.array(sorted(synsets), np.int64)
             arrays["synset_names"] = np.array([synsets[key] for key in sorted(synsets)], np.str_)
@@ -180,10 +196,11 @@ def _scan_labels(file, frames):
     """The stored label of every record of one shard, and the names that records give them."""
     labels = np.empty(len(frames.offset), np.int32)
     synsets = {}
-    with open(file, "rb") as stream:
+    shard = data_files.open_file(file)
+    try:
         for position in range(len(labels)):
-            length = int(frames.length[position])
-            frame = stream.read(length + tfrecord.FRAME_BYTES)
+            offset, length = int(frames.offset[position]), int(frames.length[position])
+            frame = shard.read_at(offset, length + tfrecord.FRAME_BYTES)
             try:
                 payload = tfrecord.read_payload(
                     frame, length=length, crc=int(frames.crc[position])
@@ -194,10 +211,29 @@ def _scan_labels(file, frames):
             except tfrecord.BadFrame as bad:
                 raise DataError(
                     "Without manifest.json every record must be readable.",
-                    received=f"{bad}, in {file} at byte {int(frames.offset[position]):,}",
+                    received=f"{bad}, in {file} at byte {offset:,}",
                     remedy="Copy or build this shard again.",
                 ) from None
             labels[position] = record.label
             if record.synset:
-                synsets.setdefault(record.label, record.synset)
+                add_synsets(synsets, {record.label: record.synset},
+                            where=f"{file} at byte {offset:,}")  # fmt: skip
+    finally:
+        shard.close()
     return labels, synsets
+
+
+def add_synsets(known: dict, found: dict, *, where: str) -> None:
+    """Adds names of classes by label; `where` says which records named them.
+
+    Raises:
+      DataError: a label has another name already: the records count their classes in two ways.
+    """
+    for label, synset in found.items():
+        if known.setdefault(label, synset) != synset:
+            raise DataError(
+                "Records must agree on the class of a label.",
+                received=f"image/class/synset {synset} with image/class/label {label} in {where},"
+                f" where others say {known[label]}",
+                remedy="Build or convert all splits with one list of classes.",
+            )

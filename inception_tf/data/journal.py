@@ -13,6 +13,7 @@ from inception_tf.data.directory import MANIFEST_NAME
 from inception_tf.data.directory import list_shards
 from inception_tf.data.manifest import ShardEntry
 from inception_tf.data.manifest import read_manifest
+from inception_tf.data.near_duplicates import HashedImage
 from inception_tf.errors import DataError
 
 
@@ -22,13 +23,15 @@ class FinishedShard:
 
     Attributes:
       entry: its line in the manifest.
-      changes: images by what was done to them ('copied', 'trimmed', 're-encoded').
+      changes: images by what was done to them (see `jpeg.RecordImage`).
       bad: images left out, as dicts of split, class, file and reason.
+      hashed: its images as they are compared across the splits; none where they are not.
     """
 
     entry: ShardEntry
     changes: dict[str, int]
     bad: tuple[dict, ...]
+    hashed: tuple[HashedImage, ...] = ()
 
 
 class Journal:
@@ -59,8 +62,10 @@ class Journal:
                 path = self._directory / entry.file
                 if path.is_file() and path.stat().st_size == entry.num_bytes:
                     if durable.crc32c_of_file(path) == entry.crc32c:
-                        finished = FinishedShard(entry, stored["changes"], tuple(stored["bad"]))
-                        intact[entry.file] = finished
+                        hashed = [HashedImage(**image) for image in stored.get("hashed", ())]
+                        intact[entry.file] = FinishedShard(
+                            entry, stored["changes"], tuple(stored["bad"]), tuple(hashed)
+                        )
         return intact
 
 

@@ -1,4 +1,4 @@
-"""Whole JPEG images: is one complete, what is its size, and how does another format become one."""
+"""Whole JPEG images: is one complete, how large is it, and what becomes of others in records."""
 
 import dataclasses
 import struct
@@ -6,11 +6,14 @@ import struct
 import numpy as np
 import tensorflow as tf
 
+from inception_tf.data import exif
+
 START_MARKER = b"\xff\xd8\xff"  # SOI and the first byte of the next marker
 END_MARKER = b"\xff\xd9"  # EOI
 
 _MAX_IMAGE_PX = 2**27  # 400 MB decoded; a header may promise far more than its file can hold
 _REENCODED_QUALITY = 100  # as the released build_imagenet_data.py
+_EDITED_QUALITY = 95  # of turned and shrunk images: at 100 they would outgrow their source
 
 
 class BadImage(ValueError):
@@ -23,15 +26,17 @@ class RecordImage:
 
     Attributes:
       jpeg: a complete JPEG file with one or three components that ends in its end marker.
-      height_px, width_px: as stored, before any EXIF rotation.
-      change: 'copied' (the source's bytes), 'trimmed' (bytes after the end marker left out) or
-        're-encoded' (the source was CMYK or no JPEG).
+      height_px, width_px: as stored, before any EXIF rotation that the file still states.
+      change: 'copied' (the source's bytes), 'trimmed' (bytes after the end marker left out),
+        're-encoded' (the source was CMYK or no JPEG) or 'turned', 'shrunk' or 'turned and shrunk'.
+      pixels: uint8 [height_px, width_px, 3], before the encoding if there was one.
     """
 
     jpeg: bytes
     height_px: int
     width_px: int
     change: str
+    pixels: np.ndarray = dataclasses.field(compare=False, repr=False)
 
 
 def check_start(data: bytes) -> None:
@@ -66,7 +71,7 @@ def decode_whole(jpeg: bytes) -> np.ndarray:
     Raises:
       BadImage: the image cannot be decoded to its last row.
     """
-    _check_promised_size(*read_jpeg_shape(jpeg)[:2])
+    check_promised_size(*read_jpeg_shape(jpeg)[:2])
     try:
         with tf.device("CPU:0"):
             return tf.io.decode_jpeg(jpeg, channels=3).numpy()
@@ -89,29 +94,44 @@ def read_jpeg_shape(jpeg: bytes) -> tuple[int, int, int]:
     return height, width, components
 
 
-def build_record_image(data: bytes) -> RecordImage:
+def build_record_image(
+    data: bytes, *, apply_exif: bool = False, max_side_px: int | None = None
+) -> RecordImage:
     """The JPEG to store for one source image, after decoding it in full.
 
     RGB and greyscale JPEGs are copied; CMYK JPEGs and other formats that TensorFlow decodes
     (PNG, GIF's first frame, BMP, WebP) become RGB JPEGs of quality 100. The file's name plays
-    no part: ImageNet holds a PNG named .JPEG. EXIF rotation is not applied, as in the released
-    records.
+    no part: ImageNet holds a PNG named .JPEG. An image that is turned or shrunk becomes an RGB
+    JPEG of quality 95 without EXIF data.
+
+    Args:
+      data: the source's file.
+      apply_exif: turn the image upright; the released records do not.
+      max_side_px: an image whose longer side is longer is shrunk to it (bicubic, antialiased).
 
     Raises:
       BadImage: the image cannot be decoded.
     """
-    if not data.startswith(START_MARKER):
-        return _reencode(_decode_any(data))
-    pixels = decode_whole(data)
-    if read_jpeg_shape(data)[2] not in (1, 3):
-        return _reencode(pixels)
-    height, width = pixels.shape[:2]
+    is_jpeg = data.startswith(START_MARKER)
+    pixels = decode_whole(data) if is_jpeg else _decode_any(data)
+    edits = []
+    orientation = exif.read_orientation(data) if apply_exif else exif.UPRIGHT
+    if orientation != exif.UPRIGHT:
+        pixels = exif.turn_upright(pixels, orientation)
+        edits.append("turned")
+    if max_side_px is not None and max(pixels.shape[:2]) > max_side_px:
+        pixels = _shrink(pixels, max_side_px)
+        edits.append("shrunk")
+    if edits:
+        return _encode(pixels, quality=_EDITED_QUALITY, change=" and ".join(edits))
+    if not is_jpeg or read_jpeg_shape(data)[2] not in (1, 3):
+        return _encode(pixels, quality=_REENCODED_QUALITY, change="re-encoded")
     if data.endswith(END_MARKER):
-        return RecordImage(data, height, width, "copied")
+        return RecordImage(data, *pixels.shape[:2], "copied", pixels)
     trimmed = data[: data.rfind(END_MARKER) + len(END_MARKER)]
     if np.array_equal(decode_whole(trimmed), pixels):
-        return RecordImage(trimmed, height, width, "trimmed")
-    return _reencode(pixels)
+        return RecordImage(trimmed, *pixels.shape[:2], "trimmed", pixels)
+    return _encode(pixels, quality=_REENCODED_QUALITY, change="re-encoded")
 
 
 def encode_jpeg(pixels: np.ndarray, *, quality: int) -> bytes:
@@ -122,16 +142,24 @@ def encode_jpeg(pixels: np.ndarray, *, quality: int) -> bytes:
         ).numpy()
 
 
-def _reencode(pixels):
-    height, width = pixels.shape[:2]
-    jpeg = encode_jpeg(pixels, quality=_REENCODED_QUALITY)
-    return RecordImage(jpeg, height, width, "re-encoded")
+def _encode(pixels, *, quality, change):
+    jpeg = encode_jpeg(pixels, quality=quality)
+    return RecordImage(jpeg, *pixels.shape[:2], change, pixels)
+
+
+def _shrink(pixels, max_side_px):
+    """Pixels whose longer side is max_side_px; the other one is rounded, and at least 1 px."""
+    scale = max_side_px / max(pixels.shape[:2])
+    size = [max(1, round(side * scale)) for side in pixels.shape[:2]]
+    with tf.device("CPU:0"):
+        shrunk = tf.image.resize(pixels, size, method="bicubic", antialias=True).numpy()
+    return np.rint(np.clip(shrunk, 0.0, 255.0)).astype(np.uint8)
 
 
 def _decode_any(data):
     if not data:
         raise BadImage("the image is empty")
-    _check_promised_size(*_promised_size(data))
+    check_promised_size(*_promised_size(data))
     try:
         with tf.device("CPU:0"):
             return tf.io.decode_image(data, channels=3, expand_animations=False).numpy()
@@ -154,7 +182,8 @@ def _promised_size(data):
     return abs(height), abs(width)
 
 
-def _check_promised_size(height, width):
+def check_promised_size(height: int, width: int) -> None:
+    """Raises BadImage for a size in px that no decoder should be asked to allocate."""
     if height * width > _MAX_IMAGE_PX:
         raise BadImage(
             f"the image's header promises {height} x {width} px, more than {_MAX_IMAGE_PX:,} px"

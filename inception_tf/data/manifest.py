@@ -1,18 +1,21 @@
-"""What a directory of records holds: shards, counts, classes and the label convention.
+"""Finding a directory of records and opening it, whoever wrote them.
 
-The builder writes manifest.json last, so its presence says that every shard is there.
-Directories of released TFRecords without one (train-00000-of-01024 ...) are read too.
+Our builder writes manifest.json last, so its presence says that every shard is there. Data sets
+of TensorFlow Datasets and released TFRecords without manifest.json are read in place.
 """
 
 import dataclasses
 import json
-import os
 import pathlib
 
-import numpy as np
 from absl import logging
 
 from inception_tf import durable
+from inception_tf.data import files
+from inception_tf.data import released
+from inception_tf.data import tfds
+from inception_tf.data.description import Manifest
+from inception_tf.data.description import ShardEntry
 from inception_tf.data.directory import JOURNAL_NAME
 from inception_tf.data.directory import MANIFEST_NAME
 from inception_tf.data.directory import list_shards
@@ -27,55 +30,15 @@ _BUILD_REMEDY = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class ShardEntry:
-    """One shard, relative to the data directory; `crc32c` covers the whole file, unmasked.
-
-    `crc32c` is None for records that come without a manifest.
-    """
-
-    file: str
-    num_records: int
-    num_bytes: int
-    crc32c: int | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Manifest:
-    """What a data directory declares.
-
-    Attributes:
-      label_base: stored label of the first class: 1 (0 is the background) or 0.
-      num_classes: K, without background.
-      class_names: K names in the order of the labels.
-      splits: the shards of every split, in order.
-      class_counts: records of each of the K classes by split; None if unknown.
-      source: what the records were made from.
-      options: how they were made.
-    """
-
-    label_base: int
-    num_classes: int
-    class_names: tuple[str, ...]
-    splits: dict[str, tuple[ShardEntry, ...]]
-    class_counts: dict[str, tuple[int, ...]] | None
-    source: dict
-    options: dict
-
-    def num_records(self, split: str) -> int:
-        """Records of one split."""
-        return sum(shard.num_records for shard in self.splits[split])
-
-
 def read_manifest(data_dir) -> Manifest:
     """The manifest of a data directory.
 
     Raises:
       DataError: there is none, or it cannot be understood.
     """
-    path = pathlib.Path(data_dir) / MANIFEST_NAME
+    path = files.join(files.absolute(data_dir), MANIFEST_NAME)
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(files.read_text(path))
         if stored["format"] != _FORMAT:
             raise ValueError(f"format {stored['format']!r}, this version reads {_FORMAT}")
         manifest = Manifest(
@@ -95,7 +58,7 @@ def read_manifest(data_dir) -> Manifest:
             raise ValueError("label_base must be 0 or 1, and every class needs one name")
     except FileNotFoundError:
         raise DataError(
-            "A data directory must hold manifest.json.", received=str(path), remedy=_BUILD_REMEDY
+            "A data directory must hold manifest.json.", received=path, remedy=_BUILD_REMEDY
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -109,20 +72,25 @@ def read_manifest(data_dir) -> Manifest:
 def save_manifest(data_dir, manifest: Manifest) -> pathlib.Path:
     """Writes manifest.json whole or not at all; its path."""
     stored = {"format": _FORMAT, **dataclasses.asdict(manifest)}
+    del stored["schema"], stored["origin"]  # always those of our own records
     path = pathlib.Path(data_dir) / MANIFEST_NAME
     durable.save_text(path, json.dumps(stored, indent=1, sort_keys=True) + "\n")
     return path
 
 
-def find_data_dir(candidates, split: str) -> str:
-    """The first of several places that holds records of a split.
+def find_data_dir(candidates, split: str) -> tuple[str, str]:
+    """The first of several places that holds records of a split, and what named it.
 
-    A place that is named but does not hold them is passed over with a warning, so a caller
-    that must not fall back to another place gives only that one.
+    Records are in the place itself, or in the version of a data set of TensorFlow Datasets at or
+    below it (`tfds.find_version`). A place that is named but does not hold them is passed over
+    with a warning, so a caller that must not fall back to another place gives only that one.
 
     Args:
       candidates: (where the path comes from, path or None if not given), best first.
       split: name of the split.
+
+    Returns:
+      (absolute path of the directory, where it comes from).
 
     Raises:
       DataError: none does; lists every place looked at and how to build records.
@@ -133,7 +101,7 @@ def find_data_dir(candidates, split: str) -> str:
         if reason is None:
             for line in looked:
                 logging.warning("No records of split %r from %s.", split, line)
-            return os.path.abspath(os.path.expanduser(path))
+            return locate(path), where_from
         looked.append(f"{where_from}: {reason}")
     raise DataError(
         f"Records of split {split!r} must be found in one of the places looked at.",
@@ -142,15 +110,40 @@ def find_data_dir(candidates, split: str) -> str:
     )
 
 
+def read_description(data_dir) -> Manifest | None:
+    """What a data directory declares; None of records that must be read for it.
+
+    Raises:
+      DataError: what it declares cannot be understood.
+    """
+    root = locate(data_dir)
+    if files.is_file(files.join(root, MANIFEST_NAME)):
+        return read_manifest(root)
+    if files.is_file(files.join(root, tfds.INFO_NAME)):
+        return tfds.read_description(root)
+    return None
+
+
+def locate(path):
+    """The directory of the records that a place stands for."""
+    root = files.absolute(path)
+    names = (MANIFEST_NAME, JOURNAL_NAME, tfds.INFO_NAME)
+    if any(files.is_file(files.join(root, name)) for name in names) or list_shards(root):
+        return root
+    return tfds.find_version(root) or root
+
+
 def _why_without_split(path, split):
     """Why a directory does not hold a split; None if it does."""
-    root = pathlib.Path(path).expanduser().absolute()
-    if not root.is_dir():
+    root = files.absolute(path)
+    if not files.is_directory(root):
         return f"{root} is no directory"
-    if (root / MANIFEST_NAME).exists():
-        splits = sorted(read_manifest(root).splits)
-        return None if split in splits else f"{root} holds only {', '.join(splits)}"
-    if (root / JOURNAL_NAME).exists():
+    root = locate(root)
+    described = read_description(root)
+    if described is not None:
+        splits = described.splits
+        return None if split in splits else f"{root} holds only {', '.join(sorted(splits))}"
+    if files.is_file(files.join(root, JOURNAL_NAME)):
         return f"{root} holds an unfinished build"
     return None if split in list_shards(root) else f"{root} holds no {split}-*-of-* shards"
 
@@ -160,62 +153,73 @@ def open_index(
 ) -> tuple[Manifest, RecordIndex]:
     """What a data directory holds and where every record of one split lies.
 
-    Every shard's size and number of records is checked against the manifest. Without a
-    manifest the label convention must be given, since records do not state it; then classes
-    and counts come from reading every record of every split once (cached).
+    Every shard's number of records, and of our own records its size, is checked against what the
+    directory declares. Released records declare nothing: their classes and counts come from
+    reading every record of every split once (cached).
 
     Args:
-      data_dir: directory of the shards.
+      data_dir: directory of the shards, or what `find_data_dir` takes for it.
       split: name of the split.
-      cache_dir: keeps the index where the data directory is read-only.
-      label_base: stored label of the first class, 1 or 0; None takes the manifest's.
+      cache_dir: keeps the index where the data directory is read-only or remote.
+      label_base: stored label of the first class, 1 or 0; None takes what is declared or what the
+        writer of the records is known for.
 
     Raises:
       DataError: empty directory, unknown split, missing, truncated or damaged shard, wrong
         count, unfinished build, label out of range, or a label convention that is unknown or
-        contradicts the manifest.
+        contradicts the records.
     """
-    root = pathlib.Path(data_dir).expanduser()
-    directories = [root] + ([pathlib.Path(cache_dir)] if cache_dir is not None else [])
-    if not (root / MANIFEST_NAME).exists():
-        return _open_foreign(root, split, directories, label_base)
-    manifest = read_manifest(root)
+    root = locate(data_dir)
+    # An index is written whole or not at all, which only a local disk promises.
+    directories = [] if files.is_remote(root) else [pathlib.Path(root)]
+    directories += [pathlib.Path(cache_dir)] if cache_dir is not None else []
+    manifest = read_description(root)
+    if manifest is None:
+        return _open_released(root, split, directories, label_base)
     if label_base not in (None, manifest.label_base):
         raise DataError(
-            "label_base must be the one of manifest.json.",
-            received=f"{label_base}, where {root / MANIFEST_NAME} says {manifest.label_base}",
+            f"label_base must be the one of {_name_description(manifest)}.",
+            received=f"{label_base}, where {root} has {manifest.label_base}",
             remedy="Leave label_base out.",
         )
     _check_split(root, split, manifest.splits)
     shards = manifest.splits[split]
     for shard in shards:
         check_size(root, shard)
-    index, _ = read_index([root / shard.file for shard in shards], split=split,
+    index, _ = read_index([files.join(root, shard.file) for shard in shards], split=split,
                           directories=directories)  # fmt: skip
     for shard, num_records in zip(shards, index.num_records_by_shard, strict=True):
         if num_records != shard.num_records:
             raise DataError(
-                "A shard must hold as many records as the manifest says.",
-                received=f"{num_records:,} instead of {shard.num_records:,} in {root / shard.file}",
+                f"A shard must hold as many records as {_name_description(manifest)} says.",
+                received=f"{num_records:,} instead of {shard.num_records:,} in"
+                f" {files.join(root, shard.file)}",
                 remedy="Copy or build this shard again.",
             )
     return manifest, index
 
 
 def check_size(data_dir, shard: ShardEntry) -> None:
-    """Raises DataError unless a shard is there with the bytes that the manifest says."""
-    path = pathlib.Path(data_dir) / shard.file
+    """Raises DataError unless a shard is there with the bytes that are declared, if any are."""
+    path = files.join(files.absolute(data_dir), shard.file)
     remedy = "Copy this shard or build the records again."
-    if not path.is_file():
-        raise DataError("A shard of the manifest is missing.", received=str(path), remedy=remedy)
-    num_bytes = path.stat().st_size
-    if num_bytes != shard.num_bytes:
+    try:
+        num_bytes = files.identify(path).num_bytes
+    except FileNotFoundError:
+        raise DataError(
+            "A shard of the manifest is missing.", received=path, remedy=remedy
+        ) from None
+    if shard.num_bytes not in (None, num_bytes):
         fault = "is truncated" if num_bytes < shard.num_bytes else "is too long"
         raise DataError(
             f"A shard {fault}: it must have the bytes that the manifest says.",
             received=f"{num_bytes:,} instead of {shard.num_bytes:,} bytes in {path}",
             remedy=remedy,
         )
+
+
+def _name_description(manifest):
+    return tfds.INFO_NAME if manifest.origin else MANIFEST_NAME
 
 
 def _check_split(root, split, splits):
@@ -227,9 +231,9 @@ def _check_split(root, split, splits):
         )
 
 
-def _open_foreign(root, split, directories, label_base):
+def _open_released(root, split, directories, label_base):
     """Manifest and index of released TFRecords without manifest.json."""
-    if (root / JOURNAL_NAME).exists():
+    if files.is_file(files.join(root, JOURNAL_NAME)):
         raise DataError(
             "The build of these records must be finished.",
             received=f"{root} without manifest.json",
@@ -237,52 +241,6 @@ def _open_foreign(root, split, directories, label_base):
         )
     shards = list_shards(root)
     _check_split(root, split, shards)
-    if label_base not in (0, 1):
-        raise DataError(
-            "Records without manifest.json need data.label_base, since they do not state it:"
-            " 1 for the released records (labels 1..K, 0 is the background), 0 for 0..K-1.",
-            received=f"label_base {label_base} for {root}",
-            remedy="Set data.label_base.",
-        )
-    indices, scans = {}, {}
-    for name, files in shards.items():
-        empty = [file for file in files if (root / file).stat().st_size == 0]
-        if empty:
-            raise DataError("A shard must not be empty.", received=str(root / empty[0]),
-                            remedy="Copy this shard again.")  # fmt: skip
-        indices[name], scans[name] = read_index(
-            [root / file for file in files], split=name, directories=directories, with_labels=True
-        )
-        low = np.flatnonzero(scans[name].labels < label_base)
-        if low.size:
-            raise DataError(
-                f"With label_base {label_base} every label must be {label_base} or more.",
-                received=f"label {scans[name].labels[low[0]]} in {indices[name].place(low[0])}",
-                remedy="Check data.label_base and the origin of these records.",
-            )
-    # All splits together: a split of its own may lack the last classes.
-    num_classes = max(int(scan.labels.max()) for scan in scans.values()) + 1 - label_base
-    synsets = {}
-    for scan in scans.values():
-        synsets = {**dict(scan.synsets), **synsets}
-    manifest = Manifest(
-        label_base=label_base,
-        num_classes=num_classes,
-        class_names=tuple(
-            synsets.get(label, str(label)) for label in range(label_base, num_classes + label_base)
-        ),
-        splits={
-            name: tuple(
-                ShardEntry(file, num_records, (root / file).stat().st_size, None)
-                for file, num_records in zip(shards[name], index.num_records_by_shard)
-            )
-            for name, index in indices.items()
-        },
-        class_counts={
-            name: tuple(np.bincount(scan.labels - label_base, minlength=num_classes).tolist())
-            for name, scan in scans.items()
-        },
-        source={"kind": "released schema without manifest.json"},
-        options={},
+    return released.open_released(
+        root, split, shards, directories=directories, label_base=label_base
     )
-    return manifest, indices[split]

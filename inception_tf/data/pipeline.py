@@ -10,6 +10,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from inception_tf.data import boxes
 from inception_tf.data import image
 from inception_tf.data import order
 from inception_tf.errors import ConfigError
@@ -28,8 +29,11 @@ class DataSpec:
       eval_split: split that is evaluated.
       label_base: label of the first class in records without a manifest: 0, or 1 where 0 is
         the background.
-      on_bad_record: 'raise', or 'skip' to go on with the next good record.
-      max_bad_records: how many 'skip' may leave out.
+      on_bad_record: 'raise' stops at the first bad record. 'skip' leaves bad records of the
+        training split out, the next good one in their place; an evaluation always stops.
+      max_bad_records: with 'skip', how many records of the split a run may leave out.
+      max_bad_share: with 'skip', which share of the split it may leave out; the bound that is
+        reached first stops the run.
       num_parallel_calls: images decoded at once on this worker; None lets tf.data tune it.
       prefetch_steps: steps of finished batches kept ready.
     """
@@ -40,6 +44,7 @@ class DataSpec:
     label_base: int | None = None
     on_bad_record: str = "raise"
     max_bad_records: int = 0
+    max_bad_share: float = 1.0
     num_parallel_calls: int | None = None
     prefetch_steps: int = 2
 
@@ -48,11 +53,17 @@ class DataSpec:
             raise ConfigError(
                 "data.on_bad_record must be 'raise' or 'skip'.", received=repr(self.on_bad_record)
             )
-        if self.max_bad_records < 0 or (self.on_bad_record == "raise" and self.max_bad_records):
+        budget = self.max_bad_records, self.max_bad_share
+        if self.on_bad_record == "raise" and budget != (0, 1.0):
             raise ConfigError(
-                "data.max_bad_records must be 0 with data.on_bad_record = 'raise', else at least"
-                " 0.",
-                received=f"{self.max_bad_records} with {self.on_bad_record!r}",
+                "data.max_bad_records and data.max_bad_share need data.on_bad_record = 'skip'.",
+                received=f"{budget[0]} and {budget[1]} with 'raise'",
+            )
+        if self.on_bad_record == "skip" and not (budget[0] >= 1 and 0 < budget[1] <= 1):
+            raise ConfigError(
+                "data.on_bad_record = 'skip' needs a budget: data.max_bad_records of at least 1,"
+                " data.max_bad_share above 0 and at most 1.",
+                received=f"{budget[0]} and {budget[1]}",
             )
         if self.label_base not in (None, 0, 1):
             raise ConfigError("data.label_base must be 0, 1 or None.", received=self.label_base)
@@ -86,7 +97,8 @@ def train_dataset(
     replicas p, p + R, ...; where it has one fewer than the others, its last micro-batch is zeros.
 
     Args:
-      reader: `read(record_ids int64 [n])` -> (JPEG bytes object [n], labels int32 [n]).
+      reader: `read(record_ids int64 [n])` -> (JPEG bytes object [n], labels int32 [n]), and
+        `read_with_boxes` for an augmentation that uses them.
       assignment: a `cluster.Assignment`; decides who computes, never what is computed.
       num_examples: records of the split.
       start_step: first step; an element does not depend on it.
@@ -104,9 +116,10 @@ def train_dataset(
     batch_shape = [assignment.rounds, assignment.replica_batch]
     size = {"height_px": height_px, "width_px": width_px}
 
-    def decode(jpeg, position):
+    def decode(jpeg, position, box_bytes):
         key = tf.stack([tf.constant(seed, tf.int64), position])
-        return image.decode_training(jpeg, key, augmentation=augmentation, **size)
+        found = boxes.boxes_of_bytes(box_bytes) if augmentation.use_bounding_boxes else None
+        return image.decode_training(jpeg, key, augmentation=augmentation, boxes=found, **size)
 
     def element(images, labels, _):
         return {
@@ -118,7 +131,8 @@ def train_dataset(
     order_of = {"assignment": assignment, "seed": seed, "num_examples": num_examples}
     dataset = tf.data.Dataset.counter(start=first)
     dataset = dataset.map(functools.partial(_train_places, **order_of))
-    dataset = _decoded(dataset, reader, decode, **size, spec=spec, label_offset=label_offset)
+    read = reader.read_with_boxes if augmentation.use_bounding_boxes else reader.read
+    dataset = _decoded(dataset, read, decode, **size, spec=spec, label_offset=label_offset)
     dataset = dataset.batch(assignment.rounds * assignment.replica_batch, drop_remainder=True)
     dataset = dataset.map(element)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
@@ -170,14 +184,14 @@ def eval_dataset(
         ids = tf.where(ids < num_examples, ids, _PADDING)
         return ids, ids
 
-    def decode(jpeg, _):
+    def decode(jpeg, *_):
         return image.decode_evaluation(jpeg, crop=crop, **size)
 
     def element(images, labels, ids):
         return {"images": images, "labels": labels, "valid": ids != _PADDING}
 
     dataset = tf.data.Dataset.range(num_elements).map(places)
-    dataset = _decoded(dataset, reader, decode, **size, spec=spec, label_offset=label_offset)
+    dataset = _decoded(dataset, reader.read, decode, **size, spec=spec, label_offset=label_offset)
     dataset = dataset.batch(replica_batch, drop_remainder=True).map(element)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_elements))
     return _finish(dataset, num_local=num_local, spec=spec)
@@ -249,25 +263,25 @@ def _train_places(index, *, assignment, seed, num_examples):
     return tf.where(is_real, ids, _PADDING), tf.where(is_real, positions, _PADDING)
 
 
-def _decoded(places, reader, decode, *, height_px, width_px, spec, label_offset):
+def _decoded(places, read_records, decode, *, height_px, width_px, spec, label_offset):
     """Single images in order: float32 [H, W, 3], int32 label, int64 position.
 
     Args:
       places: data set of micro-batches (record ids, positions), int64 [n].
-      reader: reads bytes and labels.
-      decode: from JPEG bytes and position to pixels; not called for padding.
+      read_records: the reader's method.
+      decode: from JPEG bytes, position and boxes as bytes to pixels; not called for padding.
       height_px, width_px, spec, label_offset: as for `train_dataset`.
     """
 
     def read(ids, positions):
-        jpegs, labels = _read(reader, ids, label_offset=label_offset)
-        return jpegs, labels, positions
+        jpegs, labels, box_bytes = _read(read_records, ids, label_offset=label_offset)
+        return jpegs, labels, positions, box_bytes
 
-    def example(jpeg, label, position):
+    def example(jpeg, label, position, box_bytes):
         pixels = tf.cond(
             tf.equal(position, _PADDING),
             lambda: tf.zeros([height_px, width_px, 3]),
-            lambda: decode(jpeg, position),
+            lambda: decode(jpeg, position, box_bytes),
         )
         return pixels, label, position
 
@@ -276,22 +290,28 @@ def _decoded(places, reader, decode, *, height_px, width_px, spec, label_offset)
     return dataset.unbatch().map(example, num_parallel_calls=num_calls, deterministic=True)
 
 
-def _read(reader, ids, *, label_offset):
-    """JPEG bytes, string [n], and labels, int32 [n]; padding is empty bytes and label 0."""
+def _read(read_records, ids, *, label_offset):
+    """JPEG bytes, string [n], labels, int32 [n], and boxes as bytes, string [n].
+
+    Padding, and boxes that are not asked for, are empty bytes; padding has label 0.
+    """
 
     def read_real(ids):
         jpegs = np.full(ids.shape, b"", dtype=object)
         labels = np.zeros(ids.shape, dtype=np.int32)
+        box_bytes = np.full(ids.shape, b"", dtype=object)
         is_real = ids != _PADDING
         if is_real.any():
-            jpegs[is_real], real_labels = reader.read(ids[is_real])
+            jpegs[is_real], real_labels, *rest = read_records(ids[is_real])
             labels[is_real] = real_labels + label_offset
-        return jpegs, labels
+            if rest:
+                box_bytes[is_real] = rest[0]
+        return jpegs, labels, box_bytes
 
     # Declared stateless, which by (seed, step) it is: under deterministic ops tf.data runs
     # stateful functions one at a time and without prefetching.
-    jpegs, labels = tf.numpy_function(read_real, [ids], [tf.string, tf.int32], stateful=False)
-    return tf.ensure_shape(jpegs, ids.shape), tf.ensure_shape(labels, ids.shape)
+    read = tf.numpy_function(read_real, [ids], [tf.string, tf.int32, tf.string], stateful=False)
+    return [tf.ensure_shape(part, ids.shape) for part in read]
 
 
 def _noise(assignment, seed, *, height_px, width_px):

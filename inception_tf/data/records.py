@@ -1,14 +1,15 @@
 """Random access to records: bytes and labels of the images with given ids, checked."""
 
 import contextlib
+import dataclasses
 import os
 import resource
 import threading
 
 import numpy as np
 
-from inception_tf.data import jpeg
-from inception_tf.data import tfrecord
+from inception_tf.data import encoded, files, jpeg, tfrecord
+from inception_tf.data.boxes import BadBoxes, parse_boxes
 from inception_tf.data.index import RecordIndex
 from inception_tf.data.manifest import Manifest
 from inception_tf.errors import DataError
@@ -19,27 +20,56 @@ _REMEDY = (
 )
 
 
-class _BadRecord(Exception):
-    """One record cannot be used; `reason` comes without the record's place."""
+@dataclasses.dataclass(frozen=True)
+class BadRecord:
+    """A record that was left out.
 
-    def __init__(self, reason):
+    Attributes:
+      record_id: its id in the split.
+      shard: file name of its shard.
+      offset: first byte of its frame in the shard.
+      key: file name of the source image, '' where the record cannot say it.
+      reason: what is wrong with it, without its place.
+    """
+
+    record_id: int
+    shard: str
+    offset: int
+    key: str
+    reason: str
+
+
+class _Unusable(Exception):
+    """One record cannot be used; `reason` and `key` as those of BadRecord."""
+
+    def __init__(self, reason, key=""):
         super().__init__(reason)
-        self.reason = reason
+        self.reason = str(reason)
+        self.key = key
+
+    def __str__(self):
+        return self.reason + (f" (file {self.key})" if self.key else "")
 
 
 class RecordReader:
     """Reads records of one split by id; any number of threads may share it.
 
     Every record is checked when it is read: both checksums, the message, the range of its
-    label, and that its image is a complete JPEG.
+    label, and that its image is a complete JPEG of a size that may be allocated.
+
+    With 'skip' the next good record (id + 1, id + 2, ... modulo M) stands in for a bad one. That
+    is a pure function of the data: batches keep their sizes and their order, and the same records
+    are left out on every topology and after every resume. The budget counts the different bad
+    records that this process knows of: those it has met, reading ahead included, and those that
+    `add_bad` tells it of; each stands in its budget once, however often it would be read.
 
     Args:
       index: where the records lie.
       manifest: label convention and number of classes.
-      on_bad_record: 'raise', or 'skip': the next good record (id + 1, id + 2, ... modulo M)
-        stands in for a bad one, a pure function of the data. 'skip' also decodes every image
-        in full when it is first read.
+      on_bad_record: 'raise', or 'skip', which also decodes every image in full when it is first
+        read.
       max_bad_records: with 'skip', how many different bad records are tolerated.
+      max_bad_share: with 'skip', which share of the M records is; the lower bound counts.
     """
 
     def __init__(
@@ -49,15 +79,17 @@ class RecordReader:
         *,
         on_bad_record: str = "raise",
         max_bad_records: int = 0,
+        max_bad_share: float = 1.0,
     ):
         self.index = index
         self.manifest = manifest
         self.first_error: Exception | None = None
         self._skips = on_bad_record == "skip"
         self._max_bad_records = max_bad_records
+        self._max_bad_share = max_bad_share
         self._bad = {}
         self._decoded = np.zeros(len(index), bool)  # images known to decode, with 'skip'
-        self._fds = {}
+        self._files = {}
         # ImageNet's 1,024 shards alone would use up the usual limit of 1,024 open files.
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._max_open = limit // 4 if limit != resource.RLIM_INFINITY else len(index.files)
@@ -69,10 +101,45 @@ class RecordReader:
         return len(self.index)
 
     @property
-    def bad_records(self) -> list[tuple[int, str]]:
-        """(record id, reason) of every bad record met so far, by id; only with 'skip'."""
+    def skips(self) -> bool:
+        """Whether bad records are left out."""
+        return self._skips
+
+    @property
+    def bad_records(self) -> list[BadRecord]:
+        """Every bad record known so far, by id; only with 'skip'."""
         with self._lock:
-            return sorted(self._bad.items())
+            return [self._bad[record_id] for record_id in sorted(self._bad)]
+
+    def add_bad(self, record: BadRecord) -> None:
+        """Leaves out a record that an earlier process of the run, or another one, found bad.
+
+        What was found first stands. The budget is left to `check_budget`.
+        """
+        with self._lock:
+            self._bad.setdefault(record.record_id, record)
+
+    def find_fault(self, record_id: int) -> BadRecord | None:
+        """Reads and decodes one record for what is wrong with it; None where nothing is."""
+        try:
+            self._load(record_id, decodes=True)
+        except _Unusable as fault:
+            return self._describe(record_id, fault)
+        return None
+
+    def check_budget(self) -> None:
+        """Raises DataError if more records are known to be bad than tolerated."""
+        bad = self.bad_records
+        if len(bad) <= min(self._max_bad_records, self._max_bad_share * len(self.index)):
+            return
+        last = bad[-1]
+        raise DataError(
+            f"At most max_bad_records = {self._max_bad_records:,} records, and a share of"
+            f" max_bad_share = {self._max_bad_share:g}, may be bad.",
+            received=f"{len(bad):,} bad ones of {len(self.index):,}, such as: {last.reason}, in"
+            f" {self.index.place(last.record_id)}",
+            remedy=_REMEDY,
+        )
 
     def read(self, record_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels of n records.
@@ -88,12 +155,27 @@ class RecordReader:
           DataError: a bad record, naming shard and byte offset; or more bad records than
             tolerated. Kept as `first_error` too: tf.data wraps what its callbacks raise.
         """
+        images, labels, _ = self._read(record_ids, has_boxes=False)
+        return images, labels
+
+    def read_with_boxes(
+        self, record_ids: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `read`, and third the objects' boxes: object [n] of bytes, see boxes.py.
+
+        A record whose boxes are wrong is a bad one.
+        """
+        return self._read(record_ids, has_boxes=True)
+
+    def _read(self, record_ids, *, has_boxes):
         try:
             images = np.empty(len(record_ids), object)
             labels = np.empty(len(record_ids), np.int32)
+            boxes = np.full(len(record_ids), b"", object)
             for position, record_id in enumerate(np.asarray(record_ids).tolist()):
-                images[position], labels[position] = self._read_one(record_id)
-            return images, labels
+                read = self._read_one(record_id, has_boxes=has_boxes)
+                images[position], labels[position], boxes[position] = read
+            return images, labels, boxes
         except Exception as error:
             with self._lock:
                 self.first_error = self.first_error or error
@@ -113,56 +195,56 @@ class RecordReader:
         for record_id in np.asarray(record_ids).tolist():
             try:
                 self._load(record_id, decodes=True)
-            except _BadRecord as bad:
-                raise self._error(record_id, bad.reason) from None
+            except _Unusable as fault:
+                raise self._error(record_id, fault) from None
 
     def close(self) -> None:
         """Closes the shards; a later read opens them again."""
         with self._lock:
-            for fd in self._fds.values():
-                os.close(fd)
-            self._fds.clear()
+            for file in self._files.values():
+                file.close()
+            self._files.clear()
 
-    def _read_one(self, record_id):
+    def _read_one(self, record_id, *, has_boxes):
         if not self._skips:
             try:
-                return self._load(record_id, decodes=False)
-            except _BadRecord as bad:
-                raise self._error(record_id, bad.reason) from None
+                return self._load(record_id, decodes=False, has_boxes=has_boxes)
+            except _Unusable as fault:
+                raise self._error(record_id, fault) from None
         for distance in range(len(self.index)):
             candidate = (record_id + distance) % len(self.index)
             if candidate in self._bad:
                 continue
             try:
-                return self._load(candidate, decodes=not self._decoded[candidate])
-            except _BadRecord as bad:
-                self._count_bad(candidate, bad.reason)
+                decodes = not self._decoded[candidate]
+                return self._load(candidate, decodes=decodes, has_boxes=has_boxes)
+            except _Unusable as fault:
+                self.add_bad(self._describe(candidate, fault))
+                self.check_budget()
         raise DataError("At least one record must be good.", received=f"{len(self._bad):,} bad",
                         remedy=_REMEDY)  # fmt: skip
 
-    def _load(self, record_id, *, decodes):
-        """(JPEG bytes, zero-based label) of one record, or _BadRecord."""
+    def _load(self, record_id, *, decodes, has_boxes=False):
+        """(JPEG bytes, zero-based label, boxes as bytes) of one record, or _Unusable."""
         payload = self._read_payload(record_id)
         try:
-            record = tfrecord.parse_example(payload)
+            record = tfrecord.parse_example(payload, schema=self.manifest.schema)
         except tfrecord.BadFrame as bad:
-            raise _BadRecord(str(bad)) from None
-        of_file = f" (file {record.filename})" if record.filename else ""
+            raise _Unusable(bad) from None
         first, num_classes = self.manifest.label_base, self.manifest.num_classes
         label = record.label - first
         if not 0 <= label < num_classes:
-            raise _BadRecord(
-                f"label {record.label} is not in {first}..{first + num_classes - 1}{of_file}"
-            )
+            reason = f"label {record.label} is not in {first}..{first + num_classes - 1}"
+            raise _Unusable(reason, record.filename)
         try:
-            jpeg.check_start(record.jpeg)
-            jpeg.check_complete(record.jpeg)
+            encoded.check_image(record.jpeg, takes_png=self.manifest.schema.takes_png)
             if decodes:
-                jpeg.decode_whole(record.jpeg)
+                encoded.decode_image(record.jpeg)
                 self._decoded[record_id] = True
-        except jpeg.BadImage as bad:
-            raise _BadRecord(f"{bad}{of_file}") from None
-        return record.jpeg, label
+            boxes = parse_boxes(payload).tobytes() if has_boxes else b""
+        except (jpeg.BadImage, BadBoxes) as bad:
+            raise _Unusable(bad, record.filename) from None
+        return record.jpeg, label, boxes
 
     def _read_payload(self, record_id):
         if not 0 <= record_id < len(self.index):
@@ -170,8 +252,10 @@ class RecordReader:
         index = self.index
         length = int(index.length[record_id])
         try:
-            with self._shard(int(index.shard[record_id])) as fd:
-                frame = os.pread(fd, length + tfrecord.FRAME_BYTES, int(index.offset[record_id]))
+            with self._shard(int(index.shard[record_id])) as file:
+                frame = file.read_at(
+                    int(index.offset[record_id]), length + tfrecord.FRAME_BYTES
+                )
         except OSError as error:  # the machine's fault, not the record's: never skipped
             raise DataError(
                 "A shard must be readable.",
@@ -181,40 +265,34 @@ class RecordReader:
         try:
             return tfrecord.read_payload(frame, length=length, crc=int(index.crc[record_id]))
         except tfrecord.BadFrame as bad:
-            raise _BadRecord(str(bad)) from None
+            raise _Unusable(bad) from None
 
     @contextlib.contextmanager
     def _shard(self, shard):
-        """Descriptor of an open shard; kept open as long as the process may hold so many."""
-        fd = self._fds.get(shard)
-        if fd is not None:
-            yield fd
+        """An open shard; kept open as long as the process may hold so many."""
+        file = self._files.get(shard)
+        if file is not None:
+            yield file
             return
-        fd = os.open(self.index.files[shard], os.O_RDONLY)
+        file = files.open_file(self.index.files[shard])
         with self._lock:
-            is_kept = shard not in self._fds and len(self._fds) < self._max_open
+            is_kept = shard not in self._files and len(self._files) < self._max_open
             if is_kept:
-                self._fds[shard] = fd
+                self._files[shard] = file
         try:
-            yield fd
+            yield file
         finally:
             if not is_kept:
-                os.close(fd)
+                file.close()
 
-    def _count_bad(self, record_id, reason):
-        with self._lock:
-            self._bad[record_id] = f"{reason}, in {self.index.place(record_id)}"
-            num_bad = len(self._bad)
-        if num_bad > self._max_bad_records:
-            raise DataError(
-                f"At most max_bad_records = {self._max_bad_records:,} records may be bad.",
-                received=f"{num_bad:,} bad ones, the last: {self._bad[record_id]}",
-                remedy=_REMEDY,
-            )
+    def _describe(self, record_id, fault):
+        index = self.index
+        shard = os.path.basename(index.files[index.shard[record_id]])
+        return BadRecord(record_id, shard, int(index.offset[record_id]), fault.key, fault.reason)
 
-    def _error(self, record_id, reason):
+    def _error(self, record_id, fault):
         return DataError(
             "Every record must be whole and hold a JPEG of a known class.",
-            received=f"{reason}, in {self.index.place(record_id)} (record {record_id:,})",
+            received=f"{fault}, in {self.index.place(record_id)} (record {record_id:,})",
             remedy=_REMEDY,
         )

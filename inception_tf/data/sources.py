@@ -1,8 +1,4 @@
-"""Where images and their classes come from before they are records.
-
-A source lists its images once and then reads any of them by its entry, so that shards can be
-written by several processes. It is small and picklable: the entries travel, not the listing.
-"""
+"""Folders and tars of class folders, and the digits, as sources of records."""
 
 import collections
 import contextlib
@@ -12,18 +8,25 @@ import gzip
 import os
 import pathlib
 import shutil
-import tarfile
 import zlib
 
 import numpy as np
 import tensorflow as tf
 
 from inception_tf.data import jpeg
+from inception_tf.data import splits
+from inception_tf.data import tars
+from inception_tf.data.image_source import PhotoSource
+from inception_tf.data.image_source import Source
+from inception_tf.data.image_source import SourceImage
+from inception_tf.data.image_source import read_file
+from inception_tf.data.image_source import read_tar_image
 from inception_tf.errors import ConfigError
 from inception_tf.errors import DataError
 
-_SPLIT_NAMES = {"val": "validation", "valid": "validation"}  # folder -> split
-_LAYOUT = "<split>/<class>/<image>, with splits such as train and val"
+_SPLIT_LAYOUT = "<split>/<class>/<image>, with splits such as train and val"
+_CLASS_LAYOUT = "<class>/<image>"
+_LAYOUTS = f"{_SPLIT_LAYOUT}, or {_CLASS_LAYOUT} with --validation_share"
 _GZIP_MAGIC = b"\x1f\x8b"
 
 DIGITS_IMAGE_PX = (75, 96)  # below, Inception's last grid vanishes; above, 8x8 px gain nothing
@@ -31,38 +34,18 @@ _DIGITS_TRAIN_EXAMPLES = 1437  # of 1,797
 _DIGITS_QUALITY = 95
 
 
-@dataclasses.dataclass(frozen=True)
-class SourceImage:
-    """One image of a source.
-
-    Attributes:
-      split: e.g. 'train' or 'validation'.
-      class_name: e.g. a wnid.
-      filename: base name.
-      num_bytes: size of the file, or an estimate where there is none.
-      where: how the source finds it again; named in errors.
-    """
-
-    split: str
-    class_name: str
-    filename: str
-    num_bytes: int
-    where: str | int
-
-
-class FolderSource:
+class FolderSource(PhotoSource):
     """Images in the folders DIR/<split>/<class>/; 'val' and 'valid' become 'validation'.
 
-    Hidden files are left out; other files at another depth are counted in `num_ignored`.
+    With `validation_share` in DIR/<class>/. Hidden files are left out; other files at another
+    depth are counted in `num_ignored`.
     """
 
     kind = "folder"
-    images_per_shard = 1250  # as in the released ImageNet records
 
-    def __init__(self, path):
+    def __init__(self, path, **options):
         self._root = pathlib.Path(path)
-        self.name = self._root.resolve().name
-        self.num_ignored = 0
+        super().__init__(self._root.resolve().name, **options)
 
     def list_images(self) -> list[SourceImage]:
         """Every image, sorted by split, class and file name.
@@ -71,15 +54,17 @@ class FolderSource:
           DataError: no image in the layout, or a class without training images.
         """
         sizes = {}
+        train_depth = ("train",) if self.validation_share is None else ()
         for folder, subfolders, files in os.walk(self._root, followlinks=True):
             relative = pathlib.PurePath(folder).relative_to(self._root)
             subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-            if len(relative.parts) == 2 and relative.parts[0] == "train" and not files:
+            if relative.parts[:-1] == train_depth and relative.parts and not files:
                 raise DataError("A class folder must hold images.", received=folder,
-                                remedy="Remove the folder or fill it.")  # fmt: skip
+                                remedy=f"Remove or fill it; images lie as {_LAYOUTS}."
+                                )  # fmt: skip
             for name in files:
                 sizes[(relative / name).as_posix()] = os.path.getsize(os.path.join(folder, name))
-        images, self.num_ignored = _parse_layout(sizes, self._root)
+        images, self.num_ignored = _parse_layout(sizes, self._root, self)
         return images
 
     def read(self, image: SourceImage) -> bytes:
@@ -88,23 +73,17 @@ class FolderSource:
         Raises:
           DataError: the file cannot be read.
         """
-        try:
-            return (self._root / image.where).read_bytes()
-        except OSError as error:
-            raise DataError("Every image file of a source must be readable.",
-                            received=f"{error.strerror}: {error.filename}") from None  # fmt: skip
+        return read_file(self._root / image.where)
 
 
-class TarSource:
-    """The same layout inside an uncompressed tar file, read without unpacking."""
+class TarSource(PhotoSource):
+    """The same layouts inside an uncompressed tar file, read without unpacking."""
 
     kind = "tar"
-    images_per_shard = 1250
 
-    def __init__(self, path, *, name: str | None = None):
+    def __init__(self, path, *, name: str | None = None, **options):
         self._path = pathlib.Path(path)
-        self.name = name or self._path.name
-        self.num_ignored = 0
+        super().__init__(name or self._path.name, **options)
 
     def list_images(self) -> list[SourceImage]:
         """Every image, sorted by split, class and file name.
@@ -112,26 +91,17 @@ class TarSource:
         Raises:
           DataError: no tar file, one that is cut short, or no image in the layout.
         """
-        sizes, places = {}, {}
-        try:
-            with tarfile.open(self._path, "r:") as archive:
-                for member in archive:
-                    if member.isreg():
-                        path = member.name.removeprefix("./")
-                        sizes[path] = member.size
-                        places[path] = member.offset_data
-        except tarfile.TarError as error:
-            raise DataError("The source must be a folder or a whole tar file.",
-                            received=f"{self._path}: {error}") from None  # fmt: skip
-        tops = {path.split("/", 1)[0] for path in sizes}
-        if len(tops) == 1 and all(path.count("/") >= 3 for path in sizes):
+        members = {member.path: member for member in tars.list_members(self._path)}
+        depth = 2 if self.validation_share is None else 1
+        tops = {path.split("/", 1)[0] for path in members}
+        if len(tops) == 1 and all(path.count("/") > depth for path in members):
             (top,) = tops  # the archive of one folder that holds the splits
-            sizes = {path.removeprefix(f"{top}/"): size for path, size in sizes.items()}
-            places = {path.removeprefix(f"{top}/"): place for path, place in places.items()}
-        images, self.num_ignored = _parse_layout(sizes, self._path)
+            members = {path.removeprefix(f"{top}/"): member for path, member in members.items()}
+        sizes = {path: member.num_bytes for path, member in members.items()}
+        images, self.num_ignored = _parse_layout(sizes, self._path, self)
         # The entry carries the offset: another process has the entry but not this listing.
         return [
-            dataclasses.replace(image, where=f"{places[image.where]}:{image.where}")
+            dataclasses.replace(image, where=f"{members[image.where].offset}:{image.where}")
             for image in images
         ]
 
@@ -141,16 +111,10 @@ class TarSource:
         Raises:
           DataError: the archive ends inside the member.
         """
-        with open(self._path, "rb") as stream:
-            stream.seek(int(image.where.split(":", 1)[0]))
-            data = stream.read(image.num_bytes)
-        if len(data) != image.num_bytes:
-            raise DataError("The tar file must be whole.",
-                            received=f"{self._path} ends inside {image.where}")  # fmt: skip
-        return data
+        return read_tar_image(self._path, image)
 
 
-class DigitsSource:
+class DigitsSource(Source):
     """scikit-learn's 1,797 handwritten digits (8 x 8 px, values 0..16), enlarged, as JPEG.
 
     1,437 train and 360 validation images: the first and the rest of
@@ -172,7 +136,6 @@ class DigitsSource:
             raise ConfigError(f"image_px must be {low} to {high}.", received=image_px)
         self._image_px = image_px
         self.name = f"scikit-learn digits at {image_px} px"
-        self.num_ignored = 0
 
     def list_images(self) -> list[SourceImage]:
         """Every digit, in the order of the data set.
@@ -208,31 +171,37 @@ class DigitsSource:
 
 
 @contextlib.contextmanager
-def open_source(path, *, spool_dir):
+def open_source(path, *, spool_dir, **options):
     """A folder, a tar or a tar.gz as source; for use in a `with` statement.
 
     A compressed archive has no random access, so a plain copy lies in `spool_dir` meanwhile.
 
+    Args:
+      path: of the folder or file.
+      spool_dir: for that copy; made if it is needed.
+      **options: of `PhotoSource`.
+
     Raises:
+      ConfigError: an option out of range.
       DataError: there is nothing at the path.
     """
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
-        yield FolderSource(path)
+        yield FolderSource(path, **options)
         return
     if not path.is_file():
         raise DataError("The source of a build must exist.", received=str(path),
-                        remedy=f"Give a folder or tar of {_LAYOUT}.")  # fmt: skip
+                        remedy=f"Give a folder or tar of {_LAYOUTS}.")  # fmt: skip
     with open(path, "rb") as stream:
         is_compressed = stream.read(2) == _GZIP_MAGIC
     if not is_compressed:
-        yield TarSource(path)
+        yield TarSource(path, **options)
         return
     spool = pathlib.Path(spool_dir) / ".source.tar.tmp"
     spool.parent.mkdir(parents=True, exist_ok=True)
     try:
         _unpack_gzip(path, spool)
-        yield TarSource(spool, name=path.name)
+        yield TarSource(spool, name=path.name, **options)
     finally:
         spool.unlink(missing_ok=True)
 
@@ -246,27 +215,33 @@ def _unpack_gzip(path, plain_path):
                         received=f"{path}: {error}") from None  # fmt: skip
 
 
-def _parse_layout(sizes, origin):
+def _parse_layout(sizes, origin, source):
     """Sorted images of a {relative path: bytes} listing, and how many files are none."""
+    share = source.validation_share
     images, num_ignored = [], 0
     folders = collections.defaultdict(set)
     for path, num_bytes in sizes.items():
         parts = path.split("/")
         if any(part.startswith(".") for part in parts):
             continue
-        if len(parts) != 3:
+        if len(parts) != (3 if share is None else 2):
             num_ignored += 1
             continue
-        split = _SPLIT_NAMES.get(parts[0], parts[0])
-        folders[split].add(parts[0])
-        images.append(SourceImage(split, parts[1], parts[2], num_bytes, path))
+        if share is None:
+            split = splits.standard_name(parts[0])
+            folders[split].add(parts[0])
+        else:
+            split = splits.choose_split(path, share=share, seed=source.seed)
+        images.append(SourceImage(split, *parts[-2:], num_bytes, path))
     if not images:
-        raise DataError(f"A source must hold images as {_LAYOUT}.",
+        raise DataError(f"A source must hold images as {_LAYOUTS}.",
                         received=f"{origin} with {len(sizes):,} files and none there")  # fmt: skip
     for split, names in folders.items():
         if len(names) > 1:
             raise DataError(f"One folder of a source must be split {split!r}.",
                             received=f"{' and '.join(sorted(names))} in {origin}")  # fmt: skip
+    if share is not None:
+        splits.check_hash_split(images, share=share, origin=origin)
     images.sort(key=lambda image: (image.split, image.class_name, image.filename))
     return images, num_ignored
 

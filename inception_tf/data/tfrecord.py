@@ -7,11 +7,10 @@ A shard is a plain sequence of frames, without header or footer:
   bytes   payload: one serialized tf.train.Example
   uint32  masked CRC-32C of the payload
 
-The Example has the keys of the released `build_imagenet_data.py`.
+The Example has the keys of the released `build_imagenet_data.py`, or those that a Schema names.
 """
 
 import dataclasses
-import os
 import struct
 
 import google_crc32c
@@ -19,11 +18,15 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from inception_tf.data import files
 from inception_tf.errors import DataError
 
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
 FRAME_BYTES = HEADER_BYTES + FOOTER_BYTES  # beside the payload
+
+# A bounding box as TensorFlow orders it: ymin, xmin, ymax, xmax, as shares of height and width.
+Box = tuple[float, float, float, float]
 
 _MAX_PAYLOAD_BYTES = 2**31 - 1  # the limit of a protobuf message, and of the index's int32
 
@@ -112,17 +115,17 @@ def scan_frames(path: str) -> Frames:
       DataError: a damaged header or a file cut short; names the file and the byte offset.
     """
     offsets, lengths, checksums = [], [], []
-    fd = os.open(path, os.O_RDONLY)
+    size = files.identify(path).num_bytes
+    file = files.open_file(path)
     try:
-        size = os.fstat(fd).st_size
         offset = 0
-        header = os.pread(fd, HEADER_BYTES, 0)
+        header = file.read_at(0, HEADER_BYTES)
         while offset < size:
             length = parse_header(header)
             end = offset + length + FRAME_BYTES
             if end > size:
                 raise BadFrame(f"the file ends {end - size:,} bytes too early")
-            tail = os.pread(fd, FOOTER_BYTES + HEADER_BYTES, end - FOOTER_BYTES)
+            tail = file.read_at(end - FOOTER_BYTES, FOOTER_BYTES + HEADER_BYTES)
             offsets.append(offset)
             lengths.append(length)
             checksums.append(int.from_bytes(tail[:FOOTER_BYTES], "little"))
@@ -134,7 +137,7 @@ def scan_frames(path: str) -> Frames:
             remedy="Copy or build this shard again.",
         ) from None
     finally:
-        os.close(fd)
+        file.close()
     return Frames(
         offset=np.array(offsets, np.int64),
         length=np.array(lengths, np.int32),
@@ -142,12 +145,41 @@ def scan_frames(path: str) -> Frames:
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schema:
+    """Under which keys an Example holds what a Record says.
+
+    Attributes:
+      image, label: keys that every record has, with one value each.
+      synset, filename, height, width: keys that it may have; '' where the schema has none.
+      takes_png: whether images may be PNGs; else all are JPEGs.
+    """
+
+    image: str
+    label: str
+    synset: str = ""
+    filename: str = ""
+    height: str = ""
+    width: str = ""
+    takes_png: bool = False
+
+
+RELEASED = Schema(
+    image="image/encoded",
+    label="image/class/label",
+    synset="image/class/synset",
+    filename="image/filename",
+    height="image/height",
+    width="image/width",
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Record:
     """What one Example says.
 
     Attributes:
-      jpeg: the encoded image.
+      jpeg: the encoded image, of a schema that takes them perhaps a PNG.
       label: as stored: 1..K where 0 is the background, or 0..K-1.
       synset: name of the class, '' where the record has none.
       filename: base name of the source image, '' where the record has none.
@@ -162,16 +194,13 @@ class Record:
     width_px: int
 
 
-def parse_example(payload: bytes) -> Record:
-    """What one serialized Example of the released schema says.
+def parse_example(payload: bytes, *, schema: Schema = RELEASED) -> Record:
+    """What one serialized Example says.
 
     Raises:
       BadFrame: no Example, or one without exactly one image and one label.
     """
-    try:
-        features = tf.train.Example.FromString(payload).features.feature
-    except DecodeError:
-        raise BadFrame("the payload is not a tf.train.Example") from None
+    features = parse_features(payload)
 
     def values(key, kind):  # looking up an absent key would insert it
         return getattr(features[key], kind).value if key in features else ()
@@ -180,25 +209,37 @@ def parse_example(payload: bytes) -> Record:
         found = values(key, kind)
         return found[0] if found else default
 
-    images = values("image/encoded", "bytes_list")
-    labels = values("image/class/label", "int64_list")
+    images = values(schema.image, "bytes_list")
+    labels = values(schema.label, "int64_list")
     if len(images) != 1 or len(labels) != 1:
         keys = ", ".join(sorted(features)) or "none"
         raise BadFrame(
-            "the record must hold one image/encoded (bytes) and one image/class/label (int64);"
+            f"the record must hold one {schema.image} (bytes) and one {schema.label} (int64);"
             f" its keys: {keys}"
         )
     return Record(
         jpeg=images[0],
         label=labels[0],
-        synset=first("image/class/synset", "bytes_list", b"").decode("utf-8", "replace"),
-        filename=first("image/filename", "bytes_list", b"").decode("utf-8", "replace"),
-        height_px=first("image/height", "int64_list", 0),
-        width_px=first("image/width", "int64_list", 0),
+        synset=first(schema.synset, "bytes_list", b"").decode("utf-8", "replace"),
+        filename=first(schema.filename, "bytes_list", b"").decode("utf-8", "replace"),
+        height_px=first(schema.height, "int64_list", 0),
+        width_px=first(schema.width, "int64_list", 0),
     )
 
 
-def build_example(record: Record, *, text: str) -> bytes:
+def parse_features(payload: bytes):
+    """The features of one serialized Example by key, as protobuf's map.
+
+    Raises:
+      BadFrame: no Example.
+    """
+    try:
+        return tf.train.Example.FromString(payload).features.feature
+    except DecodeError:
+        raise BadFrame("the payload is not a tf.train.Example") from None
+
+
+def build_example(record: Record, *, text: str, boxes: tuple[Box, ...] = ()) -> bytes:
     """The serialized Example of the released schema, the same bytes at every call.
 
     Colorspace and channels say RGB and 3 for every image, as the released builder does, also
@@ -207,6 +248,7 @@ def build_example(record: Record, *, text: str) -> bytes:
     Args:
       record: the record's content.
       text: the class in words.
+      boxes: bounding boxes of the labelled object.
     """
 
     def of_bytes(*values):
@@ -215,7 +257,10 @@ def build_example(record: Record, *, text: str) -> bytes:
     def of_ints(*values):
         return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
-    no_boxes = tf.train.Feature(float_list=tf.train.FloatList(value=()))
+    def of_floats(values):
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+    ymin, xmin, ymax, xmax = zip(*boxes) if boxes else ((), (), (), ())
     features = {
         "image/encoded": of_bytes(record.jpeg),
         "image/height": of_ints(record.height_px),
@@ -227,11 +272,11 @@ def build_example(record: Record, *, text: str) -> bytes:
         "image/class/label": of_ints(record.label),
         "image/class/synset": of_bytes(record.synset.encode()),
         "image/class/text": of_bytes(text.encode()),
-        "image/object/bbox/xmin": no_boxes,
-        "image/object/bbox/xmax": no_boxes,
-        "image/object/bbox/ymin": no_boxes,
-        "image/object/bbox/ymax": no_boxes,
-        "image/object/bbox/label": of_ints(),
+        "image/object/bbox/xmin": of_floats(xmin),
+        "image/object/bbox/xmax": of_floats(xmax),
+        "image/object/bbox/ymin": of_floats(ymin),
+        "image/object/bbox/ymax": of_floats(ymax),
+        "image/object/bbox/label": of_ints(*[record.label] * len(boxes)),
     }
     example = tf.train.Example(features=tf.train.Features(feature=features))
     # A message's map has no order of its own: without this the bytes differ between runs.

@@ -20,6 +20,7 @@ class DataFacts:
       num_train_examples: of the split that is trained on: an epoch.
       num_classes: without background.
       label_base: label of the first class in the records, 0 or 1; None for generated batches.
+      origin: whose records they are ('research/inception'), '' of our own and of none.
     """
 
     data_dir: str | None
@@ -28,6 +29,7 @@ class DataFacts:
     num_train_examples: int
     num_classes: int
     label_base: int | None
+    origin: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

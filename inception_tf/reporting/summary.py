@@ -91,7 +91,7 @@ def data_lines(data: DataFacts) -> list[str]:
     if data.label_base is not None:
         last = data.label_base + data.num_classes - 1
         content += f", labels {data.label_base} to {quantities.count(last)}"
-    return [place, content]
+    return [place, content, *([f"records: {data.origin}"] if data.origin else [])]
 
 
 def batch_arithmetic(batch: BatchFacts) -> str:

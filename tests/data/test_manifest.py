@@ -202,7 +202,7 @@ def test_a_gap_in_released_shards_is_named(tmp_path):
 
 def test_data_are_found_in_the_first_place_that_holds_them(records, tmp_path):
     places = [("--data_dir", None), ("$TFDS_DATA_DIR", tmp_path), ("home", records)]
-    assert find_data_dir(places, "train") == str(records)
+    assert find_data_dir(places, "train") == (str(records), "home")
 
 
 def test_data_found_nowhere_list_every_place(records, tmp_path):
@@ -216,5 +216,11 @@ def test_data_found_nowhere_list_every_place(records, tmp_path):
 
 def test_manifest_round_trips(records):
     manifest = read_manifest(records)
+    before = (records / "manifest.json").read_bytes()
     manifest_module.save_manifest(records, manifest)
     assert read_manifest(records) == manifest
+    assert (records / "manifest.json").read_bytes() == before
+    assert set(json.loads(before)) == {
+        "format", "label_base", "num_classes", "class_names", "splits", "class_counts", "source",
+        "options",
+    }  # fmt: skip

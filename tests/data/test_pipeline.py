@@ -183,8 +183,14 @@ def test_label_offset_makes_room_for_the_background(jpegs):
     ("options", "message"),
     [
         ({"on_bad_record": "rise"}, "'raise' or 'skip'.*'rise'"),
-        ({"max_bad_records": 3}, "max_bad_records must be 0 with.*3 with 'raise'"),
-        ({"on_bad_record": "skip", "max_bad_records": -1}, "at least 0.*-1 with 'skip'"),
+        ({"max_bad_records": 3}, "need data.on_bad_record = 'skip'.*3 and 1.0 with 'raise'"),
+        ({"max_bad_share": 0.1}, "need data.on_bad_record = 'skip'.*0 and 0.1 with 'raise'"),
+        ({"on_bad_record": "skip"}, "needs a budget.*0 and 1.0"),
+        ({"on_bad_record": "skip", "max_bad_records": -1}, "needs a budget.*-1 and 1.0"),
+        (
+            {"on_bad_record": "skip", "max_bad_records": 3, "max_bad_share": 1.5},
+            "needs a budget.*3 and 1.5",
+        ),
         ({"label_base": 2}, "label_base must be 0, 1 or None"),
         ({"num_parallel_calls": 0}, "num_parallel_calls must be at least 1, or None"),
         ({"prefetch_steps": -7}, "prefetch_steps must be at least 0"),

@@ -162,6 +162,14 @@ def test_generated_batches_are_called_so():
     ]
 
 
+def test_records_of_others_are_named():
+    data = dataclasses.replace(DATA, origin="research/inception")
+    assert summary.data_lines(data) == [
+        *summary.data_lines(DATA),
+        "records: research/inception",
+    ]
+
+
 def test_only_networks_with_two_variants_name_the_other():
     assert "32,450,360" in summary.other_variant("inception_resnet_v2", "released")
     assert "configs/irv2.gin" in summary.other_variant("inception_resnet_v2", "paper")

@@ -14,6 +14,8 @@ from inception_tf.reporting.facts import ModelFacts
 from inception_tf.reporting.facts import ScheduleFacts
 from inception_tf.reporting.table import aligned_table
 
+_LONGEST_CELL = 40  # of a table that is read in a terminal
+
 # Parameters at full width with 1,000 classes.
 _OTHER_VARIANTS = {
     ("inception_resnet_v2", "released"): (
@@ -152,11 +154,19 @@ def paper_table(rows: Sequence[tuple[str, object, object]]) -> str:
       rows: (recipe value, in the paper, in this run), of which equal ones are left out.
     """
     differing = [
-        (name, str(paper), str(own)) for name, paper, own in rows if str(paper) != str(own)
+        (name, _shortened(paper), _shortened(own))
+        for name, paper, own in rows
+        if str(paper) != str(own)
     ]
     if not differing:
         return "every recipe value is the paper's"
     return aligned_table(differing, header=("recipe value", "paper", "this run"))
+
+
+def _shortened(value):
+    """A value in one cell; --print_config and the run's config.gin have it whole."""
+    text = str(value)
+    return text if len(text) <= _LONGEST_CELL else f"{text[: _LONGEST_CELL - 3]}..."
 
 
 def going_on(run_dir: str, step: int, total_steps: int, steps_per_epoch: float) -> str:
@@ -171,10 +181,10 @@ def going_on(run_dir: str, step: int, total_steps: int, steps_per_epoch: float) 
 
 def first_estimate(secs_per_step: float, remaining_steps: int, *, is_resumed: bool = False) -> str:
     """What the first measured rate makes of the whole run, or of the rest of a resumed one."""
-    what = "the rest of this run" if is_resumed else "this run"
+    what = "the remaining steps take" if is_resumed else "the steps take"
     secs = secs_per_step * remaining_steps
     length = quantities.duration(secs) if secs < 1 else f"about {quantities.duration(secs)}"
-    return f"at {quantities.step_secs_text(secs_per_step)} a step {what} takes {length}"
+    return f"at {quantities.step_secs_text(secs_per_step)} a step {what} {length}"
 
 
 def evaluation_table(results: Mapping[str, Counts]) -> str:

@@ -659,6 +659,16 @@ def test_the_door_prints_one_message_and_leaves_no_file(tmp_path, files_of_v3, c
     assert [path.name for path in tmp_path.iterdir()] == ["text.h5"]
 
 
+def test_the_source_is_never_written_over(tmp_path, capsys):
+    path = tmp_path / "k.weights.h5"
+    path.write_bytes(b"somebody's weights")
+    (tmp_path / "link.weights.h5").symlink_to(path)
+    for out in (path, tmp_path / "link.weights.h5"):
+        assert door.main(["import", str(path), "--out", str(out)]) == 2
+        assert "another file" in capsys.readouterr().err
+    assert path.read_bytes() == b"somebody's weights"
+
+
 def test_a_write_that_fails_leaves_nothing(narrow, tmp_path, monkeypatch):
     model, identity = narrow
     path = tmp_path / "own.weights.h5"

@@ -60,10 +60,10 @@ def test_going_on_says_where_the_run_is_and_how_to_start_another():
 
 def test_the_first_rate_says_what_the_run_will_take():
     assert summary.first_estimate(3.2, 320320) == (
-        "at 3.2 s a step this run takes about 11 days 20 h"
+        "at 3.2 s a step the steps take about 11 days 20 h"
     )
     assert summary.first_estimate(0.085, 1000, is_resumed=True) == (
-        "at 85 ms a step the rest of this run takes about 1 min 25 s"
+        "at 85 ms a step the remaining steps take about 1 min 25 s"
     )
 
 
@@ -185,6 +185,8 @@ def test_the_paper_table_shows_only_what_differs():
         "crop area          0.05   0.5"
     )
     assert summary.paper_table(rows[1:2]) == "every recipe value is the paper's"
+    last = summary.paper_table([("groups", "x" * 200, "x" * 199)]).splitlines()[-1]
+    assert last == f"groups        {'x' * 37}...  {'x' * 37}..."  # different, though cut alike
 
 
 def test_the_evaluation_table_divides_the_counts():

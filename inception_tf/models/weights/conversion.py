@@ -1,6 +1,7 @@
 """From weights of elsewhere to a file of this project, through the network that they fill."""
 
 import dataclasses
+import os
 
 import numpy as np
 
@@ -42,9 +43,15 @@ def convert_weights(
 
     Raises:
       DataError: see `read_weights`, `assign_weights` and `save_own_weights`.
-      ConfigError: an unknown network or variant, or a background class that cannot be left out.
+      ConfigError: an unknown network or variant, a background class that cannot be left out, or
+        `out` is the source.
     """
     own_format.check_own_path(out)
+    if os.path.exists(out) and os.path.exists(source) and os.path.samefile(source, out):
+        raise ConfigError(
+            "Weights are written to another file than they are read from.",
+            received=f"{source} for both",
+        )
     found = read_weights(source, cache_dir=cache_dir)
     identity = network_to_build(found, network=network, variant=variant)
     identity = dataclasses.replace(identity, options={**identity.options, "aux_head": aux_head})

@@ -72,7 +72,7 @@ def find_gin_file(name, *, beside=None, asked=None):
     raise ConfigError(
         "A gin file must exist, as a path or among the configs that come with the package.",
         received=asked or repr(str(name)),
-        remedy=f"Looked for {' and '.join(str(place.absolute()) for place in places)}. "
+        remedy=f"Looked for {' and '.join(dict.fromkeys(str(p.absolute()) for p in places))}. "
         f"{did_you_mean(below.as_posix(), known)} "
         f"Configs there: {', '.join(known) or 'none'}.",
     )

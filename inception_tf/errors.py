@@ -18,12 +18,13 @@ class UserError(Exception):
     exit_status = EXIT_USER_ERROR
 
     def __init__(self, rule, *, received=None, remedy=None):
-        parts = [rule]
+        text = rule
         if received is not None:
-            parts.append(f"Received: {received}.")
+            text += f" Received: {received}"
+            text += "" if text.endswith("\n") else "."  # a table ends with a line of its own
         if remedy is not None:
-            parts.append(remedy)
-        super().__init__(" ".join(parts))
+            text += ("" if text.endswith("\n") else " ") + remedy
+        super().__init__(text)
 
 
 def did_you_mean(name, known, *, prefix=""):

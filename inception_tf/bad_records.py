@@ -44,7 +44,8 @@ class BadRecordLog:
         """
         if not self._readers or not self.path.exists():
             return
-        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        for number, line in enumerate(text.splitlines(), 1):
             split, record = self._parse(line, number)
             if split in self._readers:
                 self._readers[split].add_bad(record)
@@ -122,7 +123,7 @@ class BadRecordLog:
             record = BadRecord(**stored)
             if split in self._readers:
                 index = self._readers[split].index
-                if not 0 <= record.record_id < len(index):
+                if type(record.record_id) is not int or not 0 <= record.record_id < len(index):
                     raise ValueError(f"record {record.record_id} of {len(index):,}")
                 there = index.files[index.shard[record.record_id]], index.offset[record.record_id]
                 if (os.path.basename(there[0]), int(there[1])) != (record.shard, record.offset):

@@ -33,11 +33,15 @@ def overrides():
 
     A relative --data_dir becomes absolute: a run is evaluated from other directories too.
     """
-    data_dir = FLAGS.data_dir or None
-    if data_dir and "://" not in data_dir:  # gs://bucket/... stands for itself
-        data_dir = os.path.abspath(os.path.expanduser(data_dir))
-    given = {"data.data_dir": data_dir, "cluster.device": FLAGS.device}
+    given = {"data.data_dir": absolute(FLAGS.data_dir), "cluster.device": FLAGS.device}
     return {parameter: value for parameter, value in given.items() if value is not None}
+
+
+def absolute(place):
+    """A directory's absolute path; gs://bucket/... stands for itself, and None for none."""
+    if not place or "://" in place:
+        return place or None
+    return os.path.abspath(os.path.expanduser(place))
 
 
 def check_run_dir():

@@ -51,7 +51,7 @@ def generated_inputs(model_spec):
     )
 
 
-def open_inputs(data_spec, model_spec, *, run_dir, splits):
+def open_inputs(data_spec, model_spec, *, run_dir, splits, trains=False):
     """Finds the records and opens an index of every split that is needed.
 
     Args:
@@ -59,6 +59,7 @@ def open_inputs(data_spec, model_spec, *, run_dir, splits):
       model_spec: a ModelSpec, whose classes must be the records'.
       run_dir: keeps the indices where the data directory is read-only.
       splits: splits to open, the training split first where it is among them.
+      trains: whether the training split is trained on, where bad records may be left out.
 
     Raises:
       DataError: no records where they are looked for, or damaged ones.
@@ -83,13 +84,13 @@ def open_inputs(data_spec, model_spec, *, run_dir, splits):
             label_base=data_spec.label_base,
         )
         # A bad image of an evaluation is never left out: the count would not be the split's.
-        trains = split == data_spec.train_split
+        may_skip = trains and split == data_spec.train_split
         readers[split] = RecordReader(
             index,
             manifest,
-            on_bad_record=data_spec.on_bad_record if trains else "raise",
-            max_bad_records=data_spec.max_bad_records if trains else 0,
-            max_bad_share=data_spec.max_bad_share if trains else 1.0,
+            on_bad_record=data_spec.on_bad_record if may_skip else "raise",
+            max_bad_records=data_spec.max_bad_records if may_skip else 0,
+            max_bad_share=data_spec.max_bad_share if may_skip else 1.0,
         )
     if model_spec.num_classes not in (None, manifest.num_classes):
         raise ConfigError(

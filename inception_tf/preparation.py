@@ -135,7 +135,7 @@ def _open_inputs(experiment, directory, *, is_synthetic):
         return run_inputs.generated_inputs(experiment.model)
     splits = [experiment.data.train_split, experiment.data.eval_split]
     return run_inputs.open_inputs(
-        experiment.data, experiment.model, run_dir=directory.path, splits=splits
+        experiment.data, experiment.model, run_dir=directory.path, splits=splits, trains=True
     )
 
 

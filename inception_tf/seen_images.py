@@ -56,7 +56,8 @@ def read_seen_images(experiment, *, split, step, count, cache_dir) -> SeenImages
     data = dataclasses.replace(experiment.data, prefetch_steps=0)
     experiment = dataclasses.replace(experiment, data=data)
     name = data.train_split if split == "train" else data.eval_split
-    inputs = run_inputs.open_inputs(data, experiment.model, run_dir=cache_dir, splits=[name])
+    inputs = run_inputs.open_inputs(data, experiment.model, run_dir=cache_dir, splits=[name],
+                                    trains=split == "train")  # fmt: skip
     read = _training_images if split == "train" else _evaluation_images
     images, labels, title = read(experiment, inputs, step=step, count=count)
     offset = int(experiment.model.background_class)

@@ -91,12 +91,12 @@ def _show(args):
 
 
 def _resolve(args):
-    from inception_tf import config, run_config
+    from inception_tf import config, flags, run_config
     from inception_tf.parameters import SECTIONS
 
     overrides = {}
     if args.data_dir:
-        overrides["data.data_dir"] = os.path.abspath(os.path.expanduser(args.data_dir))
+        overrides["data.data_dir"] = flags.absolute(args.data_dir)
     if args.run_dir:
         return run_config.resolve_saved(
             args.run_dir, gin_params=args.gin_param, overrides=overrides

@@ -91,9 +91,22 @@ def build_records(
         )
         if not (out / MANIFEST_NAME).exists():
             manifest = _build_manifest(shards, written, source, class_names, label_base, plan)
+            _check_counts(manifest)
             manifest.source.update(_save_lists(out, written, source, on_bad_image))
             save_manifest(out, manifest)
     return read_manifest(out)
+
+
+def _check_counts(manifest):
+    """Raises DataError where leaving images out has emptied a class or a split."""
+    for split, counts in manifest.class_counts.items():
+        empty = [name for name, count in zip(manifest.class_names, counts) if count == 0]
+        if not any(counts) or (split == "train" and empty):
+            raise DataError(
+                "Every split must keep images, and every class some to train on.",
+                received=f"{split}: none left of {', '.join(empty[:5])}",
+                remedy="Mend these images, or take the class out of the source.",
+            )
 
 
 def _check_options(label_base, seed, on_bad_image):

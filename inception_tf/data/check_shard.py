@@ -7,7 +7,7 @@ import hashlib
 import google_crc32c
 import numpy as np
 
-from inception_tf.data import encoded, files, jpeg, tfrecord
+from inception_tf.data import boxes, encoded, files, jpeg, tfrecord
 from inception_tf.data.description import ShardEntry
 from inception_tf.data.manifest import check_size
 from inception_tf.errors import DataError
@@ -181,7 +181,8 @@ def _check_frame(findings, frame, offset, length):
         record = tfrecord.parse_example(payload, schema=task.schema)
         findings.class_counts[record.label] += 1
         findings.add_image(record, offset, *_check_record(record, task))
-    except (tfrecord.BadFrame, jpeg.BadImage) as bad:
+        boxes.parse_boxes(payload)
+    except (tfrecord.BadFrame, jpeg.BadImage, boxes.BadBoxes) as bad:
         findings.add_problem(bad, offset)
 
 

@@ -10,9 +10,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from inception_tf.data import boxes
-from inception_tf.data import image
-from inception_tf.data import order
+from inception_tf.data import boxes, image, order
 from inception_tf.errors import ConfigError
 
 _PADDING = -1  # the position of an image that fills up a batch and is never read
@@ -65,6 +63,9 @@ class DataSpec:
                 " data.max_bad_share above 0 and at most 1.",
                 received=f"{budget[0]} and {budget[1]}",
             )
+        if self.on_bad_record == "skip" and self.train_split == self.eval_split:
+            raise ConfigError("With data.on_bad_record = 'skip' the two splits must differ: an"
+                              " evaluation leaves nothing out.")  # fmt: skip
         if self.label_base not in (None, 0, 1):
             raise ConfigError("data.label_base must be 0, 1 or None.", received=self.label_base)
         if self.num_parallel_calls is not None and self.num_parallel_calls < 1:

@@ -193,6 +193,8 @@ class RecordReader:
           DataError: names shard, byte offset and file name of the source image.
         """
         for record_id in np.asarray(record_ids).tolist():
+            if record_id in self._bad:
+                continue  # left out: it was never decoded in the graph
             try:
                 self._load(record_id, decodes=True)
             except _Unusable as fault:

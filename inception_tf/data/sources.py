@@ -55,7 +55,9 @@ class FolderSource(PhotoSource):
         """
         sizes = {}
         train_depth = ("train",) if self.validation_share is None else ()
-        for folder, subfolders, files in os.walk(self._root, followlinks=True):
+        for folder, subfolders, files in os.walk(
+            self._root, followlinks=True, onerror=_raise_unreadable
+        ):
             relative = pathlib.PurePath(folder).relative_to(self._root)
             subfolders[:] = [name for name in subfolders if not name.startswith(".")]
             if relative.parts[:-1] == train_depth and relative.parts and not files:
@@ -63,7 +65,7 @@ class FolderSource(PhotoSource):
                                 remedy=f"Remove or fill it; images lie as {_LAYOUTS}."
                                 )  # fmt: skip
             for name in files:
-                sizes[(relative / name).as_posix()] = os.path.getsize(os.path.join(folder, name))
+                sizes[(relative / name).as_posix()] = _size_of(os.path.join(folder, name))
         images, self.num_ignored = _parse_layout(sizes, self._root, self)
         return images
 
@@ -213,6 +215,18 @@ def _unpack_gzip(path, plain_path):
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError("The source must be a whole tar.gz file.",
                         received=f"{path}: {error}") from None  # fmt: skip
+
+
+def _size_of(path):
+    try:
+        return os.path.getsize(path)
+    except OSError as error:
+        _raise_unreadable(error)
+
+
+def _raise_unreadable(error):
+    raise DataError("Every file and folder of a source must be readable.",
+                    received=f"{error.strerror}: {error.filename}") from error  # fmt: skip
 
 
 def _parse_layout(sizes, origin, source):

@@ -41,9 +41,15 @@ def list_members(path, within: Member | None = None) -> list[Member]:
                 for member in archive:
                     # tarfile keeps every member it has met, ten times the size of ours.
                     archive.members.clear()
-                    if member.isreg():
+                    if member.isreg() and not member.issparse():
                         inner = member.name.removeprefix("./")
                         members.append(Member(inner, start + member.offset_data, member.size))
+                    elif not member.isdir():
+                        raise DataError(
+                            "A tar of images must hold files and folders, no links.",
+                            received=f"{member.name} in {name}",
+                            remedy="Pack it with: tar --dereference --hard-dereference -cf ...",
+                        )
                 # Where the file is cut between two members tarfile sees nothing amiss.
                 stream.seek(start + archive.offset)
                 is_whole = archive.offset < size and not any(stream.read(_BLOCK_BYTES))

@@ -1,6 +1,7 @@
 """Odd and broken image files, damaged shards, and arbitrary bytes: only our own errors leave."""
 
 import csv
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from inception_tf.data import check, encoded, jpeg, jpeg_header, tfrecord
+from inception_tf import inputs
+from inception_tf.data import check, encoded, jpeg, jpeg_header, pipeline, tfrecord
 from inception_tf.data.manifest import open_index, read_manifest
 from inception_tf.data.records import RecordReader
-from inception_tf.errors import DataError
+from inception_tf.errors import ConfigError, DataError
+from inception_tf.models.catalog import ModelSpec
 from tests.data.conftest import picture
 
 ODD_IMAGES = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "odd_images"
@@ -356,3 +359,33 @@ def test_a_record_of_equal_length_in_the_place_of_another_is_found(tmp_path):
     shard.write_bytes(frames[1] + frames[0])
     with pytest.raises(DataError, match="payload fails its checksum.*at byte 0"):
         reader.read(np.array([0]))
+
+
+def test_a_record_that_was_left_out_is_not_blamed_for_another_error(tmp_path):
+    write_shard(tmp_path / "train-00000-of-00001", [PLAIN, b"no image"])
+    reader = open_plain(tmp_path, on_bad_record="skip", max_bad_records=1)
+    reader.read(np.array([0, 1]))
+    assert [bad.record_id for bad in reader.bad_records] == [1]
+    reader.diagnose(np.array([0, 1]))  # neither of them failed in the graph
+
+
+def test_only_training_leaves_records_out(tmp_path):
+    write_shard(tmp_path / "train-00000-of-00001", [PLAIN, b"no image"])
+    spec = pipeline.DataSpec(
+        data_dir=str(tmp_path), label_base=1, on_bad_record="skip", max_bad_records=1
+    )
+    for trains in (True, False):
+        found = inputs.open_inputs(
+            spec, ModelSpec(), run_dir=tmp_path, splits=["train"], trains=trains
+        )
+        assert found.readers["train"].skips is trains
+    with pytest.raises(ConfigError, match="two splits must differ"):
+        dataclasses.replace(spec, eval_split="train")
+
+
+def test_a_check_sees_a_box_that_training_would_refuse(tmp_path):
+    record = tfrecord.Record(PLAIN, 1, "n01", "1.JPEG", 40, 48)
+    payload = tfrecord.build_example(record, text="", boxes=((0.0, 0.0, 3.0, 1.0),))
+    (tmp_path / "train-00000-of-00001").write_bytes(tfrecord.build_frame(payload))
+    (problem,) = check.check_records(tmp_path, label_base=1).problems
+    assert "box" in problem.reason

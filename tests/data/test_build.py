@@ -174,6 +174,29 @@ def test_a_reported_image_is_left_out_and_listed(image_folder, tmp_path):
     assert check.check_records(tmp_path / "out").problems == ()
 
 
+def test_a_class_that_bad_images_empty_is_refused(image_folder, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(image_folder, folder)
+    for path in (folder / "train" / "bee").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="train: none left of bee"):
+        build.build_records(sources.FolderSource(folder), tmp_path / "o", on_bad_image="report")
+    assert not (tmp_path / "o" / "manifest.json").exists()
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(image_folder, tmp_path, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if os.fspath(path).endswith("bee"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return real(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    with pytest.raises(DataError, match="readable.*Permission denied.*bee"):
+        sources.FolderSource(image_folder).list_images()
+
+
 def test_a_finished_build_is_kept_and_a_damaged_shard_of_it_mended(image_folder, records):
     expected = contents(records)
     times = {path: path.stat().st_mtime_ns for path in records.glob("*-of-*")}

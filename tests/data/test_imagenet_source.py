@@ -17,6 +17,7 @@ from inception_tf import records as door
 from inception_tf.data import build
 from inception_tf.data import check
 from inception_tf.data import jpeg
+from inception_tf.data import tars
 from inception_tf.data.imagenet_source import ImagenetSource
 from inception_tf.data.manifest import read_manifest
 from inception_tf.errors import ConfigError
@@ -360,3 +361,15 @@ def test_a_killed_build_goes_on_to_the_same_bytes(official, tmp_path):
     build.build_records(ImagenetSource(**files), out, num_shards=shards, report=lines.append)
     assert any("shards are already there" in line for line in lines)
     assert contents(out) == contents(tmp_path / "straight")
+
+
+def test_a_tar_with_links_is_refused(tmp_path):
+    """A link has no bytes of its own: passed over, its image would be missing."""
+    (tmp_path / "a.JPEG").write_bytes(b"one")
+    for kind, make in (("hard", os.link), ("soft", os.symlink)):
+        make(tmp_path / "a.JPEG", tmp_path / f"{kind}.JPEG")
+        with tarfile.open(tmp_path / "images.tar", "w") as archive:
+            archive.add(tmp_path / "a.JPEG", "train/b/a.JPEG")
+            archive.add(tmp_path / f"{kind}.JPEG", f"train/b/{kind}.JPEG")
+        with pytest.raises(DataError, match=f"{kind}.JPEG.*dereference"):
+            tars.list_members(tmp_path / "images.tar")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 
 from absl import app, flags, logging
 
@@ -72,9 +73,24 @@ def run(main):
             return main(argv)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-            return error.exit_status
+            _leave(error.exit_status)
+        except Exception:
+            traceback.print_exc()
+            _leave(1)
 
     app.run(guarded, flags_parser=_parse)
+
+
+def _leave(status):
+    """Ends the process at once, with everything said.
+
+    What the error went through holds the input pipeline, whose threads call into Python. On the
+    interpreter's own way out they wait for it and it for them, now and then for ever.
+    """
+    logging.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _parse(argv):

@@ -116,11 +116,8 @@ def build_model_of_run(run_dir):
       CheckpointError: its run.json cannot be read.
     """
     sections = resolve_saved(run_dir, reads=("model", "training")).sections
-    facts = RunDirectory(run_dir).read_facts()
-    if facts is None:
-        raise ConfigError("A run directory must hold run.json.", received=str(run_dir))
     return preparation.build_model(
-        sections["model"], sections["training"], num_classes=facts.num_classes
+        sections["model"], sections["training"], num_classes=_num_classes_of(run_dir)
     )
 
 
@@ -132,11 +129,15 @@ def identity_of_run(run_dir):
       CheckpointError: its run.json cannot be read.
     """
     sections = resolve_saved(run_dir, reads=("model", "evaluation_crop")).sections
+    return identity_of_spec(
+        sections["model"],
+        num_classes=_num_classes_of(run_dir),
+        evaluation_crop=dataclasses.asdict(sections["evaluation_crop"]),
+    )
+
+
+def _num_classes_of(run_dir):
     facts = RunDirectory(run_dir).read_facts()
     if facts is None:
         raise ConfigError("A run directory must hold run.json.", received=str(run_dir))
-    return identity_of_spec(
-        sections["model"],
-        num_classes=facts.num_classes,
-        evaluation_crop=dataclasses.asdict(sections["evaluation_crop"]),
-    )
+    return facts.num_classes

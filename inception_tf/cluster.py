@@ -19,15 +19,9 @@ _GPU_LIST = "CUDA_VISIBLE_DEVICES"
 
 # What tensorflow[and-cuda] 2.21 opens at start.
 _CUDA_LIBRARIES = (
-    "libcuda.so.1",
-    "libcudart.so.12",
-    "libcublas.so.12",
-    "libcufft.so.11",
-    "libcusolver.so.11",
-    "libcusparse.so.12",
-    "libcudnn.so.9",
-    "libnccl.so.2",
-)
+    "libcuda.so.1", "libcudart.so.12", "libcublas.so.12", "libcufft.so.11",
+    "libcusolver.so.11", "libcusparse.so.12", "libcudnn.so.9", "libnccl.so.2",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,6 +114,8 @@ class Cluster:
       num_local: physical replicas of this worker.
       intra_op_threads: threads of one op in this process.
       deterministic: whether kernels are deterministic.
+      address: host:port of this worker, as TF_CONFIG names it; None for a worker that is alone,
+        which opens no port.
     """
 
     strategy: tf.distribute.Strategy
@@ -130,6 +126,7 @@ class Cluster:
     num_local: int
     intra_op_threads: int
     deterministic: bool
+    address: str | None = None
 
     @property
     def is_chief(self) -> bool:
@@ -207,6 +204,7 @@ def join(spec: ClusterSpec) -> Cluster:
         num_local=num_local,
         intra_op_threads=threads,
         deterministic=spec.deterministic,
+        address=workers[worker_index] if len(workers) > 1 else None,
     )
 
 

@@ -6,7 +6,7 @@ from inception_tf.errors import ConfigError
 from inception_tf.models import counting
 from inception_tf.models.catalog import batch_norm_momentum
 from inception_tf.models.layer_table import layer_rows, totals_of
-from inception_tf.reporting import facts, summary
+from inception_tf.reporting import exposure, facts, summary
 from inception_tf.training.schedule import TwoPhase
 
 # Below 16 values per channel the variance of a batch is mostly noise.
@@ -90,7 +90,7 @@ def start_text(prepared):
             activation_values_per_image=totals_of(layer_rows(model)).num_kept_values,
             activation_bytes=4 if experiment.model.precision == "float32" else 2,
         ),
-        warnings=prepared.warnings,
+        warnings=prepared.warnings + exposure.port_warnings(cluster.address),
     )
 
 

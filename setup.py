@@ -60,6 +60,14 @@ setuptools.setup(
         "digits": DIGITS,  # the embedded real images of the first command
         "timm": TIMM,  # weights in timm's format
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
-        "test": ["pytest>=8,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7"] + DIGITS + TIMM,
+        "test": [
+            "pytest>=8,<10",
+            "pytest-xdist>=3.6,<4",
+            "hypothesis>=6.100,<7",
+            "pyyaml>=6,<7",  # the manifests of launch/kubernetes/ are held against
+            "jsonschema>=4.23,<5",  # the published schemas
+        ]
+        + DIGITS
+        + TIMM,
     },
 )

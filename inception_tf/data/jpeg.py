@@ -1,17 +1,18 @@
 """Whole JPEG images: is one complete, how large is it, and what becomes of others in records."""
 
 import dataclasses
-import struct
 
 import numpy as np
 import tensorflow as tf
 
 from inception_tf.data import exif
+from inception_tf.data import promised_size
 
 START_MARKER = b"\xff\xd8\xff"  # SOI and the first byte of the next marker
 END_MARKER = b"\xff\xd9"  # EOI
 
 _MAX_IMAGE_PX = 2**27  # 400 MB decoded; a header may promise far more than its file can hold
+_MAX_GIF_FRAMES_PX = 3 * _MAX_IMAGE_PX  # together, at one byte a pixel: 400 MB too
 _REENCODED_QUALITY = 100  # as the released build_imagenet_data.py
 _EDITED_QUALITY = 95  # of turned and shrunk images: at 100 they would outgrow their source
 
@@ -159,7 +160,7 @@ def _shrink(pixels, max_side_px):
 def _decode_any(data):
     if not data:
         raise BadImage("the image is empty")
-    check_promised_size(*_promised_size(data))
+    _check_promises(data)
     try:
         with tf.device("CPU:0"):
             return tf.io.decode_image(data, channels=3, expand_animations=False).numpy()
@@ -169,17 +170,16 @@ def _decode_any(data):
         ) from None
 
 
-def _promised_size(data):
-    """Height and width in px of a PNG, GIF or BMP header; (0, 0) of anything else."""
-    if data.startswith(b"\x89PNG") and len(data) >= 24:
-        width, height = struct.unpack(">II", data[16:24])
-    elif data.startswith(b"GIF8") and len(data) >= 10:
-        width, height = struct.unpack("<HH", data[6:10])
-    elif data.startswith(b"BM") and len(data) >= 26:
-        width, height = struct.unpack("<ii", data[18:26])
-    else:
-        width, height = 0, 0
-    return abs(height), abs(width)
+def _check_promises(data):
+    """Raises BadImage for a file of another format whose decoder would allocate too much."""
+    sizes = promised_size.promised_sizes_px(data)
+    for height, width in sizes:
+        check_promised_size(height, width)
+    frames_px = sum(height * width for height, width in sizes)
+    if promised_size.is_gif(data) and frames_px > _MAX_GIF_FRAMES_PX:
+        raise BadImage(
+            f"the frames of the GIF promise {frames_px:,} px, more than {_MAX_GIF_FRAMES_PX:,} px"
+        )
 
 
 def check_promised_size(height: int, width: int) -> None:

@@ -34,7 +34,7 @@ from inception_tf.errors import DataError
 BAD_IMAGES_NAME = "bad_images.json"
 NEAR_DUPLICATES_NAME = "near_duplicates.json"
 
-_FORMAT = 1  # of the bytes that a plan leads to: raise it when they change
+_FORMAT = 2  # of the bytes that a plan leads to: raise it when they change
 _ONE_PROCESS_EXAMPLES = 4000  # below this, starting processes costs more than it saves
 _SPARE_BYTES = 64 * 2**20
 

@@ -1,6 +1,7 @@
 """Whole JPEG images: is one complete, how large is it, and what becomes of others in records."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -96,12 +97,16 @@ def read_jpeg_shape(jpeg: bytes) -> tuple[int, int, int]:
 
 
 def build_record_image(
-    data: bytes, *, apply_exif: bool = False, max_side_px: int | None = None
+    data: bytes,
+    *,
+    apply_exif: bool = False,
+    max_side_px: int | None = None,
+    full_colour: bool = True,
 ) -> RecordImage:
     """The JPEG to store for one source image, after decoding it in full.
 
     RGB and greyscale JPEGs are copied; CMYK JPEGs and other formats that TensorFlow decodes
-    (PNG, GIF's first frame, BMP, WebP) become RGB JPEGs of quality 100. The file's name plays
+    (PNG, GIF's first frame, BMP, still WebP) become RGB JPEGs of quality 100. The file's name plays
     no part: ImageNet holds a PNG named .JPEG. An image that is turned or shrunk becomes an RGB
     JPEG of quality 95 without EXIF data.
 
@@ -109,6 +114,8 @@ def build_record_image(
       data: the source's file.
       apply_exif: turn the image upright; the released records do not.
       max_side_px: an image whose longer side is longer is shrunk to it (bicubic, antialiased).
+      full_colour: re-encode with a colour for every pixel, not one for every 2 x 2 as the released
+        records do.
 
     Raises:
       BadImage: the image cannot be decoded.
@@ -124,27 +131,40 @@ def build_record_image(
         pixels = _shrink(pixels, max_side_px)
         edits.append("shrunk")
     if edits:
-        return _encode(pixels, quality=_EDITED_QUALITY, change=" and ".join(edits))
+        return _encode(
+            pixels, quality=_EDITED_QUALITY, change=" and ".join(edits), full_colour=full_colour
+        )
+    reencode = functools.partial(
+        _encode,
+        pixels,
+        quality=_REENCODED_QUALITY,
+        change="re-encoded",
+        full_colour=full_colour,
+    )
     if not is_jpeg or read_jpeg_shape(data)[2] not in (1, 3):
-        return _encode(pixels, quality=_REENCODED_QUALITY, change="re-encoded")
+        return reencode()
     if data.endswith(END_MARKER):
         return RecordImage(data, *pixels.shape[:2], "copied", pixels)
     trimmed = data[: data.rfind(END_MARKER) + len(END_MARKER)]
     if np.array_equal(decode_whole(trimmed), pixels):
         return RecordImage(trimmed, *pixels.shape[:2], "trimmed", pixels)
-    return _encode(pixels, quality=_REENCODED_QUALITY, change="re-encoded")
+    return reencode()
 
 
-def encode_jpeg(pixels: np.ndarray, *, quality: int) -> bytes:
-    """An RGB JPEG of uint8 [H, W, 3] pixels, with full colour resolution."""
+def encode_jpeg(pixels: np.ndarray, *, quality: int, full_colour: bool = True) -> bytes:
+    """An RGB JPEG of uint8 [H, W, 3] pixels, with a colour for every pixel or for 2 x 2.
+
+    The latter is what build_imagenet_data.py writes: it calls tf.image.encode_jpeg with format
+    and quality alone, and chroma_downsampling is True unless one says otherwise (since TF1).
+    """
     with tf.device("CPU:0"):
         return tf.io.encode_jpeg(
-            pixels, format="rgb", quality=quality, chroma_downsampling=False
+            pixels, format="rgb", quality=quality, chroma_downsampling=not full_colour
         ).numpy()
 
 
-def _encode(pixels, *, quality, change):
-    jpeg = encode_jpeg(pixels, quality=quality)
+def _encode(pixels, *, quality, change, full_colour):
+    jpeg = encode_jpeg(pixels, quality=quality, full_colour=full_colour)
     return RecordImage(jpeg, *pixels.shape[:2], change, pixels)
 
 

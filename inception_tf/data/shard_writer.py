@@ -44,6 +44,7 @@ def write_shard(
                     source.read(image),
                     apply_exif=source.is_edited,
                     max_side_px=source.max_side_px,
+                    full_colour=source.is_edited,
                 )
             except jpeg.BadImage as fault:
                 if on_bad_image == "raise":

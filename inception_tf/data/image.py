@@ -210,17 +210,23 @@ def _cropped_then_squashed(image, crop, *, height_px, width_px):
 
 
 def _shrunk_then_cropped(image, crop, *, height_px, width_px):
-    """timm's evaluation (crop_mode 'center'), arguments and result as of the one above."""
-    least_height = math.floor(height_px / crop.central_fraction)
-    least_width = math.floor(width_px / crop.central_fraction)
-    height, width = tf.unstack(tf.shape(image, out_type=tf.int64)[:2])
-    # The other side is floored, as torchvision's Resize does.
-    size = tf.cond(
-        height * least_width <= width * least_height,
-        lambda: tf.stack([least_height, least_height * width // height]),
-        lambda: tf.stack([least_width * height // width, least_width]),
-    )
-    # torchvision's CenterCrop takes Python's round(), to even, as tf.round is.
+    """timm's evaluation (crop_mode 'center'), arguments and result as of the one above.
+
+    As timm/data/transforms_factory.py (0893f5d) has it: torchvision's Resize for a square input,
+    ResizeKeepRatio for another, which rounds. To the latter timm passes no interpolation, so that
+    it is bilinear there; here it stays the bicubic of the weights' own configuration.
+    """
+    least = [math.floor(side / crop.central_fraction) for side in (height_px, width_px)]
+    sides = tf.shape(image, out_type=tf.int64)[:2]
+    if height_px == width_px:
+        # The other side is floored, as torchvision's Resize does.
+        size = least[0] * sides // tf.reduce_min(sides)
+    else:
+        # Python's round(), to even, as tf.round is; float64 as Python's floats.
+        exact = tf.cast(sides, tf.float64)
+        ratio = tf.reduce_min(exact / tf.constant(least, tf.float64))
+        size = tf.cast(tf.round(exact / ratio), tf.int64)
+    # torchvision's CenterCrop takes Python's round() too.
     first = tf.round(tf.cast(size - [height_px, width_px], tf.float64) / 2.0)
     top, left = tf.unstack(tf.cast(first, tf.int32))
     return resize.resize_as_pillow(image, size, window=(top, left, height_px, width_px))

@@ -159,17 +159,31 @@ def test_keras_timm_keeps_the_aspect_ratio_and_slim_squashes():
         assert (abs(rows - columns) <= 1) == is_square
 
 
-@pytest.mark.parametrize(("height", "width"), [(90, 60), (60, 90), (61, 89)])
-def test_an_input_that_is_not_square_is_covered_without_distortion(height, width):
-    """Of the two sides the one that leaves the other long enough is resized to fit."""
+def timm_keep_ratio_size(sides, least):
+    """Height and width that timm's ResizeKeepRatio (longest=0) resizes to, in Python's floats."""
+    ratio = min(side / fewest for side, fewest in zip(sides, least))
+    return [round(side / ratio) for side in sides]
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(90, 60), (60, 90), (61, 89), (93, 61), (40, 93), (500, 375), (7, 300)]
+)
+@pytest.mark.parametrize("target", [(35, 70), (70, 35)])
+def test_an_input_that_is_not_square_is_covered_without_distortion(height, width, target):
+    """Of the two sides the one that leaves the other long enough is resized to fit; the other is
+    rounded, where torchvision's Resize, which timm takes for square inputs, floors."""
     pixels = grainy(height, width)
-    found = levels_of(png_of(pixels), CROPS["keras_timm"], 35, 70)
-    least = math.floor(35 / 0.875), math.floor(70 / 0.875)
-    scale = max(least[0] / height, least[1] / width)
-    size = [int(round(height * scale, 6)), int(round(width * scale, 6))]
+    found = levels_of(png_of(pixels), CROPS["keras_timm"], *target)
+    size = timm_keep_ratio_size((height, width), [math.floor(side / 0.875) for side in target])
     resized = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BICUBIC)
-    top, left = round((size[0] - 35) / 2), round((size[1] - 70) / 2)
-    assert_as_pillow(found, np.asarray(resized, float)[top : top + 35, left : left + 70])
+    top, left = (round((whole - side) / 2.0) for whole, side in zip(size, target))
+    expected = np.asarray(resized, float)[top : top + target[0], left : left + target[1]]
+    assert_as_pillow(found, expected)
+
+
+def test_the_other_side_of_a_not_square_input_is_rounded_up_where_it_is_nearer():
+    # 93 x 61 covers 40 x 80 px as 80 wide: 93 * 80 / 61 = 121.97 rows.
+    assert timm_keep_ratio_size((93, 61), (40, 80)) == [122, 80]
 
 
 # ------------------------------------------------------------------ one decoder for all

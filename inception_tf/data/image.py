@@ -8,6 +8,7 @@ worker and after any resume.
 """
 
 import dataclasses
+import functools
 import math
 
 import tensorflow as tf
@@ -92,23 +93,32 @@ def decode_training(
         boxes=boxes if augmentation.use_bounding_boxes else None,
     )
     crop = png.decode_window(jpeg, window, of_jpeg=decode_window)
-    branches = [
-        lambda name=name: _to_unit(
-            resize.resize_as_tf1(crop, name, height_px=height_px, width_px=width_px)
+    resized = [
+        lambda name=name: tf.cast(
+            resize.resize_as_tf1(crop, name, height_px=height_px, width_px=width_px), tf.float32
         )
         for name in augmentation.resize_methods
     ]
-    image = color.pick(branches, chosen(method, len(branches)))
+    levels = color.pick(resized, chosen(method, len(resized)))
     if augmentation.horizontal_flip:
-        image = tf.cond(mirror < 0.5, lambda: tf.reverse(image, axis=[1]), lambda: image)
-    image = color.distort(
-        image,
-        kind=augmentation.color,
-        ordering=chosen(ordering, len(color.ORDERINGS[augmentation.color])),
-        amounts=amounts,
-        magnitudes=augmentation,
+        levels = tf.cond(mirror < 0.5, lambda: tf.reverse(levels, axis=[1]), lambda: levels)
+    finished = [
+        lambda finish=_finish_of(operations, augmentation): finish(levels, *amounts)
+        for operations in color.ORDERINGS[augmentation.color]
+    ]
+    image = color.pick(finished, chosen(ordering, len(finished)))
+    return tf.ensure_shape(image, [height_px, width_px, 3])
+
+
+@functools.lru_cache(maxsize=64)
+def _finish_of(operations, augmentation):
+    """The part of `decode_training` after the flip: levels and amounts to pixels.
+
+    Kept, so that every use of the same recipe shares what is compiled.
+    """
+    return color.compiled_distortion(
+        operations, magnitudes=augmentation, first=_to_unit, last=_to_input_range
     )
-    return tf.ensure_shape(_to_input_range(image), [height_px, width_px, 3])
 
 
 def decode_evaluation(

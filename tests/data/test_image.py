@@ -3,6 +3,9 @@
 import colorsys
 import csv
 import functools
+import pathlib
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -226,8 +229,7 @@ def test_colour_orderings_equal_numpy(ordering):
     ]
     result = color.distort(
         tf.constant(x, tf.float32),
-        kind="full",
-        ordering=tf.constant(ordering),
+        operations=color.ORDERINGS["full"][ordering],
         amounts=[tf.constant(u, tf.float32) for u in uniforms],
         magnitudes=image.Augmentation(),
     )
@@ -238,7 +240,7 @@ def test_colour_orderings_equal_numpy(ordering):
 
 
 def planes_of(x):
-    return tf.transpose(tf.reshape(tf.constant(x, tf.float32), [-1, 3]))
+    return tf.transpose(tf.constant(x, tf.float32), [2, 0, 1])
 
 
 @pytest.mark.parametrize(
@@ -257,7 +259,7 @@ def test_colour_operations_equal_tensorflow_beyond_0_and_1(ours, theirs, values)
     x[2] = np.round(x[2])  # ties between channels
     x[3] = -np.abs(x[3])  # V below 0
     for value in values:
-        result = tf.reshape(tf.transpose(ours(planes_of(x), tf.constant(value))), x.shape)
+        result = tf.transpose(ours(planes_of(x), tf.constant(value)), [1, 2, 0])
         np.testing.assert_allclose(result, theirs(x, value), atol=3e-6)
 
 
@@ -268,8 +270,7 @@ def test_hue_wraps_saturation_caps_and_brightness_does_not_clip():
     np.testing.assert_allclose(saturated, color.scale_saturation(saturated, 1.5), atol=2e-6)
     white = color.distort(
         tf.ones([2, 2, 3]),
-        kind="fast",
-        ordering=0,
+        operations=color.ORDERINGS["fast"][0],
         amounts=[tf.constant(0.999)] * 4,
         magnitudes=image.Augmentation(color="fast"),
     )
@@ -395,3 +396,15 @@ def test_impossible_augmentation_is_refused(changes, message):
 def test_impossible_central_fraction_is_refused(fraction):
     with pytest.raises(ConfigError, match="central_fraction"):
         image.EvaluationCrop(central_fraction=fraction)
+
+
+@pytest.mark.slow
+def test_pixels_do_not_depend_on_the_threads_of_an_op():
+    script = pathlib.Path(__file__).with_name("hash_images.py")
+    digests = {
+        subprocess.run(
+            [sys.executable, script, str(threads)], check=True, capture_output=True, text=True
+        ).stdout
+        for threads in (1, 2, 7)
+    }
+    assert len(digests) == 1 and len(digests.pop().strip()) == 64

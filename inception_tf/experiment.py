@@ -192,6 +192,7 @@ def export(experiment, *, run_dir, out_dir):
         cluster=cluster,
         inputs=inputs,
         class_names=trained.facts.class_names,
+        photo_edits=trained.facts.photo_edits,
         step=trained.step,
         out_dir=out_dir,
     )
@@ -313,6 +314,7 @@ def _finish(prepared, session, step):
         cluster=prepared.cluster,
         inputs=inputs,
         class_names=inputs.class_names,
+        photo_edits=inputs.photo_edits,
         step=step,
         out_dir=out_dir,
     )

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from inception_tf.data import order, pipeline
 from inception_tf.data.manifest import Manifest, find_data_dir, open_index
+from inception_tf.data.photo import PhotoEdits, edits_of
 from inception_tf.data.records import RecordReader
 from inception_tf.errors import ConfigError
 
@@ -41,6 +42,11 @@ class Inputs:
     def is_synthetic(self) -> bool:
         """Whether batches are generated."""
         return self.manifest is None
+
+    @property
+    def photo_edits(self) -> PhotoEdits:
+        """What was done to the images when they became records; nothing where nobody says it."""
+        return PhotoEdits() if self.manifest is None else edits_of(self.manifest.options)
 
 
 def generated_inputs(model_spec):

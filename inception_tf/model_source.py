@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from inception_tf import initial_weights, products
 from inception_tf.data.image import EvaluationCrop, decode_evaluation
+from inception_tf.data.photo import PhotoEdits, edit_as_built
 from inception_tf.errors import ConfigError, DataError
 from inception_tf.models.weights import assignment, conversion
 from inception_tf.run_directory import RunDirectory
@@ -30,6 +31,7 @@ class OpenedModel:
       step: of a run's checkpoint, else None.
       what: a sentence that says which weights these are.
       notes: what else the user should know, one line each.
+      photo_edits: what was done to the images of its records, and is to be done to others.
     """
 
     model: keras.Model
@@ -44,14 +46,15 @@ class OpenedModel:
     step: int | None
     what: str
     notes: tuple[str, ...] = ()
+    photo_edits: PhotoEdits = PhotoEdits()
 
     def decode(self, image_bytes):
         """From an image file's bytes, string scalar, to the model's input, float32 [H, W, 3].
 
-        The evaluation's own function, for every source.
+        The evaluation's own function, for every source, after the edits of its records.
         """
         return decode_evaluation(
-            image_bytes,
+            edit_as_built(image_bytes, edits=self.photo_edits),
             crop=self.crop,
             height_px=self.input_height_px,
             width_px=self.input_width_px,
@@ -107,6 +110,7 @@ def open_run(experiment, run_dir, *, averaged=True, input_px=None, cluster=None)
         what=f"{kind} weights{why} of {run_dir} at step {trained.step:,}: {spec.name}, "
         f"{spec.variant}",
         notes=tuple(trained.skipped),
+        photo_edits=trained.facts.photo_edits,
     )
 
 

@@ -305,6 +305,7 @@ def facts_of(experiment, inputs, cluster):
         identity=dataclasses.asdict(
             initial_weights.identity_of(experiment, num_classes=inputs.num_classes)
         ),
+        photo_edits=inputs.photo_edits,
     )
 
 

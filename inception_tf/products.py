@@ -9,6 +9,7 @@ import tensorflow as tf
 from inception_tf import inputs as run_inputs
 from inception_tf import preparation
 from inception_tf.data.image import decode_evaluation
+from inception_tf.data.photo import edit_as_built
 from inception_tf.errors import CheckpointError, ConfigError
 from inception_tf.evaluation.evaluator import Evaluator, evaluation_steps
 from inception_tf.reporting.summary import Prediction
@@ -139,10 +140,15 @@ def evaluate_split(experiment, evaluator, values, cluster, inputs):
         run_inputs.raise_data_error(error, reader, record_ids=range(reader.num_examples))
 
 
-def write_export(experiment, model, values, *, cluster, inputs, class_names, step, out_dir):
+def write_export(
+    experiment, model, values, *, cluster, inputs, class_names, photo_edits, step, out_dir
+):
     """Writes a SavedModel that gives the evaluator's probabilities; its path.
 
+    Records were edited when they were built, the files of users were not: the export edits them.
+
     Args:
+      photo_edits: the PhotoEdits of the records that were trained on.
       inputs: evaluation images to check the export on; None writes it unchecked.
 
     Raises:
@@ -164,12 +170,13 @@ def write_export(experiment, model, values, *, cluster, inputs, class_names, ste
         values,
         out_dir=out_dir,
         class_names=class_names,
-        decode=decode,
+        decode=lambda image: decode(edit_as_built(image, edits=photo_edits)),
         metadata={
             "step": step,
             "weights": experiment.export.weights,
             "model": dataclasses.asdict(experiment.model),
             "evaluation_crop": dataclasses.asdict(experiment.evaluation_crop),
+            "photo_edits": dataclasses.asdict(photo_edits),
             "tensorflow": tf.__version__,
         },
         spec=experiment.export,

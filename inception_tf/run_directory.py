@@ -7,6 +7,7 @@ import json
 import pathlib
 
 from inception_tf import durable
+from inception_tf.data.photo import PhotoEdits
 from inception_tf.errors import CheckpointError, ConfigError
 
 CONFIG_FILE = "config.gin"
@@ -29,6 +30,8 @@ class RunFacts:
       topology: devices and workers, where the order of the sums matters; else ''.
       kernels: what else decides which kernels compute: name -> value.
       identity: of the network, fields of a NetworkIdentity; None in runs of before it was kept.
+      photo_edits: what was done to the images when they became records, so that it can be done to
+        those of users; nothing in runs of before it was kept.
     """
 
     num_classes: int
@@ -40,6 +43,7 @@ class RunFacts:
     topology: str
     kernels: dict[str, str]
     identity: dict | None = None
+    photo_edits: PhotoEdits = PhotoEdits()
 
 
 class RunDirectory:
@@ -122,7 +126,11 @@ class RunDirectory:
         """
         try:
             stored = json.loads(self.facts_file.read_text(encoding="utf-8"))
-            return RunFacts(**{**stored, "class_names": tuple(stored["class_names"])})
+            read = {
+                "class_names": tuple(stored["class_names"]),
+                "photo_edits": PhotoEdits(**stored.get("photo_edits", {})),
+            }
+            return RunFacts(**{**stored, **read})
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:

@@ -1,7 +1,8 @@
 """Which way up a photograph is: the EXIF orientation of JPEG, PNG and WebP files.
 
 TensorFlow's decoders give the pixels as stored. Cameras store them as the sensor lies and write
-the turn into the EXIF data (tag 274, CIPA DC-008 section 4.6.4), which viewers apply.
+the turn into the EXIF data (tag 274, CIPA DC-008 section 4.6.4), which viewers apply. Of bytes in
+a graph `photo.py` reads it by the same numbers.
 """
 
 import struct
@@ -10,12 +11,12 @@ import numpy as np
 
 UPRIGHT = 1
 
-_ORIENTATION_TAG = 274
-_SHORT = 3  # TIFF's number of the type uint16
-_ENTRY_BYTES = 12
-_HEADER = b"Exif\0\0"  # before the TIFF data in a JPEG, and by mistake in some other files
-_JPEG_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))  # TEM, RST0..RST7, SOI
-_JPEG_SCAN, _JPEG_END, _JPEG_APP1 = 0xDA, 0xD9, 0xE1
+ORIENTATION_TAG = 274
+SHORT = 3  # TIFF's number of the type uint16
+ENTRY_BYTES = 12
+HEADER = b"Exif\0\0"  # before the TIFF data in a JPEG, and by mistake in some other files
+JPEG_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))  # TEM, RST0..RST7, SOI
+JPEG_SCAN, JPEG_END, JPEG_APP1 = 0xDA, 0xD9, 0xE1
 
 
 def read_orientation(data: bytes) -> int:
@@ -56,21 +57,21 @@ def _find_exif(data):
         exif = _find_chunk(data, b"EXIF", start=12, order="<", name_first=True)
     else:
         exif = b""
-    return exif.removeprefix(_HEADER)
+    return exif.removeprefix(HEADER)
 
 
 def _find_in_jpeg(data):
     place = 2
     while data[place] == 0xFF:
         marker = data[place + 1]
-        if marker == 0xFF or marker in _JPEG_WITHOUT_LENGTH:  # FF may be repeated before a marker
+        if marker == 0xFF or marker in JPEG_WITHOUT_LENGTH:  # FF may be repeated before a marker
             place += 1 if marker == 0xFF else 2
             continue
-        if marker in (_JPEG_SCAN, _JPEG_END):
+        if marker in (JPEG_SCAN, JPEG_END):
             break
         (length,) = struct.unpack_from(">H", data, place + 2)
         segment = data[place + 4 : place + 2 + length]
-        if marker == _JPEG_APP1 and segment.startswith(_HEADER):
+        if marker == JPEG_APP1 and segment.startswith(HEADER):
             return segment
         place += 2 + length
     return b""
@@ -98,8 +99,8 @@ def _parse_tiff(tiff):
     (directory,) = struct.unpack_from(order + "I", tiff, 4)
     (count,) = struct.unpack_from(order + "H", tiff, directory)
     for number in range(count):
-        entry = directory + 2 + _ENTRY_BYTES * number
+        entry = directory + 2 + ENTRY_BYTES * number
         tag, kind, _, value = struct.unpack_from(order + "HHIH", tiff, entry)
-        if tag == _ORIENTATION_TAG and kind == _SHORT:
+        if tag == ORIENTATION_TAG and kind == SHORT:
             return value
     return UPRIGHT

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from inception_tf.data import exif
+from inception_tf.data import photo
 from inception_tf.data import promised_size
 
 START_MARKER = b"\xff\xd8\xff"  # SOI and the first byte of the next marker
@@ -128,7 +129,8 @@ def build_record_image(
         pixels = exif.turn_upright(pixels, orientation)
         edits.append("turned")
     if max_side_px is not None and max(pixels.shape[:2]) > max_side_px:
-        pixels = _shrink(pixels, max_side_px)
+        with tf.device("CPU:0"):
+            pixels = photo.shrink(pixels, max_side_px).numpy()
         edits.append("shrunk")
     if edits:
         return _encode(
@@ -166,15 +168,6 @@ def encode_jpeg(pixels: np.ndarray, *, quality: int, full_colour: bool = True) -
 def _encode(pixels, *, quality, change, full_colour):
     jpeg = encode_jpeg(pixels, quality=quality, full_colour=full_colour)
     return RecordImage(jpeg, *pixels.shape[:2], change, pixels)
-
-
-def _shrink(pixels, max_side_px):
-    """Pixels whose longer side is max_side_px; the other one is rounded, and at least 1 px."""
-    scale = max_side_px / max(pixels.shape[:2])
-    size = [max(1, round(side * scale)) for side in pixels.shape[:2]]
-    with tf.device("CPU:0"):
-        shrunk = tf.image.resize(pixels, size, method="bicubic", antialias=True).numpy()
-    return np.rint(np.clip(shrunk, 0.0, 255.0)).astype(np.uint8)
 
 
 def _decode_any(data):

@@ -1,7 +1,7 @@
 """Who am I, which devices, and which declared replica runs where.
 
-The only reader of TF_CONFIG, CUDA_VISIBLE_DEVICES and the machine's devices; TensorFlow is
-configured here, once, at the start of the road.
+The only reader of TF_CONFIG, Slurm's variables, CUDA_VISIBLE_DEVICES and the machine's devices;
+TensorFlow is configured here, once, at the start of the road.
 """
 
 import ctypes
@@ -13,6 +13,7 @@ import pathlib
 
 import tensorflow as tf
 
+from inception_tf import workers
 from inception_tf.errors import ConfigError
 
 _GPU_LIST = "CUDA_VISIBLE_DEVICES"
@@ -170,19 +171,20 @@ def _sum_over_replicas(value):
 
 
 def join(spec: ClusterSpec) -> Cluster:
-    """Configures TensorFlow, reads TF_CONFIG and builds the strategy.
+    """Configures TensorFlow, finds the other workers and builds the strategy.
 
     Call once per process and before any other use of TensorFlow: threads, memory growth and
     determinism cannot be changed later.
 
     Raises:
-      ConfigError: TF_CONFIG is not usable, or the device that was asked for is not there.
+      ConfigError: TF_CONFIG or Slurm's variables are not usable, or the device that was asked
+        for is not there.
     """
-    workers, worker_index = _read_tf_config()
+    addresses, worker_index = _read_workers()
     kind = _device_kind(spec)
     threads = spec.intra_op_threads or os.cpu_count()
     _configure_tensorflow(spec, kind=kind, threads=threads)
-    if len(workers) > 1:
+    if len(addresses) > 1:
         if kind == "CPU" and (spec.devices_per_worker or 1) > 1:
             raise ConfigError(
                 "Several workers on CPUs have one device each.",
@@ -191,7 +193,7 @@ def join(spec: ClusterSpec) -> Cluster:
             )
         # Connects to the others and waits for the last of them.
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        num_local = strategy.num_replicas_in_sync // len(workers)
+        num_local = strategy.num_replicas_in_sync // len(addresses)
     else:
         devices = _local_devices(spec, kind)
         strategy, num_local = tf.distribute.MirroredStrategy(devices), len(devices)
@@ -199,48 +201,23 @@ def join(spec: ClusterSpec) -> Cluster:
         strategy=strategy,
         device_kind=kind,
         device_names=_device_names(kind, num_local),
-        num_workers=len(workers),
+        num_workers=len(addresses),
         worker_index=worker_index,
         num_local=num_local,
         intra_op_threads=threads,
         deterministic=spec.deterministic,
-        address=workers[worker_index] if len(workers) > 1 else None,
+        address=addresses[worker_index] if len(addresses) > 1 else None,
     )
 
 
-def _read_tf_config():
+def _read_workers():
     """Addresses of the workers, chief first, and this process's index among them."""
-    text = os.environ.get("TF_CONFIG")
-    if text is None:
-        return ["localhost"], 0
-    remedy = (
-        'Give {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, '
-        "or unset TF_CONFIG to run as one worker."
-    )
-    try:
-        config = json.loads(text)
-        cluster, task = config["cluster"], config["task"]
-        chiefs, workers = cluster.get("chief", []), cluster.get("worker", [])
-        if not isinstance(chiefs, list) or not isinstance(workers, list):
-            raise TypeError("addresses that are no list")
-        index = int(task["index"])
-        kind = str(task["type"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"TF_CONFIG must name the cluster and this task ({type(error).__name__}: {error}).",
-            received=repr(text),
-            remedy=remedy,
-        ) from error
-    same_kind = {"chief": chiefs, "worker": workers}.get(kind)
-    if same_kind is None or not 0 <= index < len(same_kind) or set(cluster) - {"chief", "worker"}:
-        raise ConfigError(
-            "TF_CONFIG must hold only chief and worker tasks, and this task among them.",
-            received=repr(text),
-            remedy=remedy,
-        )
-    if len(set(chiefs + workers)) != len(chiefs + workers):
-        raise ConfigError("TF_CONFIG names an address twice.", received=repr(text), remedy=remedy)
-    return chiefs + workers, index + (len(chiefs) if kind == "worker" else 0)
+    addresses, index = workers.read(os.environ)
+    if len(addresses) > 1 and "TF_CONFIG" not in os.environ:
+        # The one way to tell TensorFlow, whoever named the workers.
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        os.environ["TF_CONFIG"] = json.dumps(task)
+    return addresses, index
 
 
 def _device_kind(spec):

@@ -10,11 +10,12 @@ CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = "inception_tf"
 GROUND = ("cluster", "data", "models", "reporting")
 HALLS = ("training", "evaluation", "serving")
-# Two rooms in several files each; the files of one may import each other.
+# Three rooms in several files each; the files of one may import each other.
 EXPERIMENT = (
     "experiment", "preparation", "session", "products", "inputs", "overview", "run_directory",
     "initial_weights", "model_source", "bad_records", "seen_images",
 )  # fmt: skip
+CLUSTER = ("cluster", "workers", "slurm")
 CONFIG = ("config", "parameters", "bindings", "resolved", "run_config")
 DOORS = ("train", "evaluate", "export", "predict", "report")
 KEEPERS = (
@@ -25,7 +26,7 @@ DOOR_HELPERS = ("flags", "quiet_start", "network_tables")  # what doors share, a
 DOOR = 5
 FLOORS = {
     **dict.fromkeys(("errors", "durable"), 0),
-    **dict.fromkeys(GROUND, 1),
+    **dict.fromkeys((*GROUND, *CLUSTER), 1),
     **dict.fromkeys(HALLS, 2),
     **dict.fromkeys(EXPERIMENT, 3),
     **dict.fromkeys(CONFIG, 4),
@@ -49,7 +50,7 @@ def modules_of(root):
 
 def room_of(module):
     top = module.split(".")[0]
-    for room in (CONFIG, EXPERIMENT):
+    for room in (CONFIG, CLUSTER, EXPERIMENT):
         if top in room:
             return room[0]
     return top

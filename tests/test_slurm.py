@@ -132,7 +132,7 @@ def test_tf_config_of_the_user_wins_over_the_step(in_step, monkeypatch):
 
 @pytest.fixture
 def job(tmp_path):
-    """Runs train.sbatch with stand-ins for Python and Slurm's programs; (status, what it called)."""
+    """Runs train.sbatch with stand-ins for Python and Slurm's programs; (status, its calls)."""
     (tmp_path / "launch").mkdir()
     (tmp_path / "launch" / "slurm").symlink_to(SCRIPTS)
     programs = {

@@ -20,7 +20,7 @@ CONFIG = ("config", "parameters", "bindings", "resolved", "run_config")
 DOORS = ("train", "evaluate", "export", "predict", "report")
 KEEPERS = (
     "records", "weights", "features", "networks", "show_batch", "checkpoints", "launch",
-    "prove_resume",
+    "prove_resume", "plan_scaling",
 )  # fmt: skip
 DOOR_HELPERS = ("flags", "quiet_start", "network_tables")  # what doors share, and their tables
 DOOR = 5

@@ -5,12 +5,14 @@ import json
 import os
 import pathlib
 
+import numpy as np
+
 from inception_tf import durable
 from inception_tf.data.records import BadRecord
 from inception_tf.errors import DataError
 
 BAD_RECORDS_FILE = "bad_records.jsonl"
-_NONE = -1  # a worker's word where it has fewer finds to tell than another
+_NONE = -1  # in the place of a find where a worker has fewer to tell than another
 
 
 class BadRecordLog:
@@ -57,13 +59,18 @@ class BadRecordLog:
     def exchange(self) -> list[str]:
         """Lets all workers know of all finds and keeps them; every worker calls it.
 
+        Costs one collective of a number, and where anybody has a find one more of all finds,
+        however many they are.
+
         Returns:
           One line per record that was not known before.
         """
         for split, reader in self._readers.items():
             for record_id in self._finds_of_others(split, reader):
-                # The data is the same everywhere: what another worker met can be seen here.
-                reader.add_bad(reader.find_fault(record_id) or _unseen(reader, record_id))
+                # The data is the same everywhere: what another worker met can be seen here. Boxes
+                # come last in a record's check, so they are named only where the rest is good.
+                fault = reader.find_fault(record_id, has_boxes=True)
+                reader.add_bad(fault or _unseen(reader, record_id))
         return self.keep()
 
     def keep(self) -> list[str]:
@@ -105,9 +112,13 @@ class BadRecordLog:
         known = {record.record_id for record in reader.bad_records}
         own = sorted(i for i in known if (split, i) not in self._shared)
         most = max(self._cluster.gather(len(own)))
+        if most == 0:
+            return []
         padded = own + [_NONE] * (most - len(own))
-        found = {record_id for word in padded for record_id in self._cluster.gather(word)}
-        found.discard(_NONE)
+        # `gather` multiplies the worker's own column of zeros and a one by what it is given: of a
+        # column of numbers it gathers each, in one collective.
+        rows = self._cluster.gather(np.array(padded, np.int64)[:, np.newaxis])
+        found = {record_id for row in rows for record_id in row} - {_NONE}
         self._shared.update((split, record_id) for record_id in found)
         return sorted(found - known)
 

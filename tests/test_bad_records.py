@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from inception_tf.bad_records import BadRecordLog
-from inception_tf.cluster import Assignment
+from inception_tf.cluster import Assignment, Cluster
 from inception_tf.data import pipeline, tfrecord
 from inception_tf.data.image import Augmentation
 from inception_tf.data.manifest import open_index
@@ -56,6 +56,7 @@ class Workers:
     def __init__(self, count):
         self._barrier = threading.Barrier(count)
         self._words = [None] * count
+        self.num_collectives = 0
         self.clusters = [
             types.SimpleNamespace(
                 num_workers=count, is_chief=index == 0, gather=self._gatherer(index)
@@ -67,9 +68,11 @@ class Workers:
         def gather(word):
             self._words[index] = word
             self._barrier.wait(timeout=20)
-            words = list(self._words)
+            words = np.stack([np.asarray(word) for word in self._words], -1)
+            self.num_collectives += index == 0
             self._barrier.wait(timeout=20)
-            return words
+            # As the real one: of a number the list of all workers', of a column a row for each.
+            return words.reshape(*words.shape[:-2], -1).tolist()
 
         return gather
 
@@ -95,10 +98,11 @@ def stored_lines(run_dir):
     return [json.loads(line) for line in (run_dir / "bad_records.jsonl").read_text().splitlines()]
 
 
-def make_logs(run_dir, readers):
+def make_logs(run_dir, readers, *, workers=None):
+    workers = workers or Workers(len(readers))
     return [
         BadRecordLog(run_dir, {"train": reader}, cluster)
-        for reader, cluster in zip(readers, Workers(len(readers)).clusters)
+        for reader, cluster in zip(readers, workers.clusters)
     ]
 
 
@@ -142,6 +146,52 @@ def test_what_one_worker_finds_all_know_and_only_the_chief_writes(data_dir, tmp_
     on_all(BadRecordLog.exchange, logs)
     assert [row["record_id"] for row in stored_lines(tmp_path)] == list(BAD)
     on_all(BadRecordLog.check_budget, logs)
+
+
+def test_all_finds_of_all_workers_travel_in_one_collective(data_dir, tmp_path):
+    workers = Workers(3)
+    readers = [open_reader(data_dir) for _ in range(3)]
+    logs = make_logs(tmp_path, readers, workers=workers)
+    on_all(BadRecordLog.exchange, logs)
+    assert workers.num_collectives == 1  # that nobody has found anything
+    readers[0].read(np.array([3]))  # and 4
+    readers[2].read(np.array([11]))
+    assert [len(lines) for lines in on_all(BadRecordLog.exchange, logs)] == [3, 3, 3]
+    assert workers.num_collectives == 3
+
+
+def test_a_cluster_takes_a_column_as_these_workers_do():
+    cluster = Cluster(
+        strategy=tf.distribute.MirroredStrategy(["CPU:0"]), device_kind="CPU",
+        device_names=("CPU",), num_workers=3, worker_index=1, num_local=1, intra_op_threads=1,
+        deterministic=True,
+    )  # fmt: skip
+    # The two other workers are not there and add nothing.
+    found = np.array([7, -1, 2**40])[:, np.newaxis]
+    assert cluster.gather(found) == [[0, 7, 0], [0, -1, 0], [0, 2**40, 0]]
+    assert cluster.gather(5) == [0, 5, 0]
+    alone = Workers(1).clusters[0]
+    assert alone.gather(found) == [[7], [-1], [2**40]] and alone.gather(5) == [5]
+
+
+def test_bad_boxes_have_their_own_reason_on_every_worker(tmp_path):
+    boxes = ((0.0, 0.0, 3.0, 1.0),)
+    frames = [
+        tfrecord.build_frame(
+            tfrecord.build_example(
+                tfrecord.Record(make_jpeg(number), number + 1, "", f"{number}.JPEG", 20, 24),
+                text="", boxes=boxes if number == 1 else (),
+            )
+        )
+        for number in range(3)
+    ]  # fmt: skip
+    (tmp_path / "train-00000-of-00001").write_bytes(b"".join(frames))
+    readers = [open_reader(tmp_path) for _ in range(2)]
+    readers[0].read_with_boxes(np.array([1]))
+    on_all(BadRecordLog.exchange, make_logs(tmp_path, readers))
+    assert readers[0].bad_records == readers[1].bad_records
+    assert readers[1].bad_records[0].reason == "a side of a box is at 3, outside the image"
+    assert readers[1].bad_records[0].key == "1.JPEG"
 
 
 def test_the_budget_is_that_of_all_workers_together(data_dir, tmp_path):

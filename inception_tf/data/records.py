@@ -119,10 +119,15 @@ class RecordReader:
         with self._lock:
             self._bad.setdefault(record.record_id, record)
 
-    def find_fault(self, record_id: int) -> BadRecord | None:
-        """Reads and decodes one record for what is wrong with it; None where nothing is."""
+    def find_fault(self, record_id: int, *, has_boxes: bool = False) -> BadRecord | None:
+        """Reads and decodes one record for what is wrong with it; None where nothing is.
+
+        Args:
+          record_id: in [0, num_examples).
+          has_boxes: whether wrong boxes are a fault, as for `read_with_boxes`.
+        """
         try:
-            self._load(record_id, decodes=True)
+            self._load(record_id, decodes=True, has_boxes=has_boxes)
         except _Unusable as fault:
             return self._describe(record_id, fault)
         return None

@@ -12,6 +12,7 @@ from absl import logging
 
 from inception_tf import durable
 from inception_tf.data import files
+from inception_tf.data import manifest_fields
 from inception_tf.data import released
 from inception_tf.data import tfds
 from inception_tf.data.description import Manifest
@@ -23,7 +24,6 @@ from inception_tf.data.index import RecordIndex
 from inception_tf.data.index import read_index
 from inception_tf.errors import DataError
 
-_FORMAT = 1
 _BUILD_REMEDY = (
     "Build records with `python -m inception_tf.records build folder SOURCE --out DIR`"
     " (or `build digits --out DIR`) and give their directory with --data_dir."
@@ -38,40 +38,28 @@ def read_manifest(data_dir) -> Manifest:
     """
     path = files.join(files.absolute(data_dir), MANIFEST_NAME)
     try:
-        stored = json.loads(files.read_text(path))
-        if stored["format"] != _FORMAT:
-            raise ValueError(f"format {stored['format']!r}, this version reads {_FORMAT}")
-        manifest = Manifest(
-            label_base=stored["label_base"],
-            num_classes=stored["num_classes"],
-            class_names=tuple(stored["class_names"]),
-            splits={
-                split: tuple(ShardEntry(**shard) for shard in shards)
-                for split, shards in stored["splits"].items()
-            },
-            class_counts=stored["class_counts"]
-            and {split: tuple(counts) for split, counts in stored["class_counts"].items()},
-            source=stored["source"],
-            options=stored["options"],
-        )
-        if manifest.label_base not in (0, 1) or len(manifest.class_names) != manifest.num_classes:
-            raise ValueError("label_base must be 0 or 1, and every class needs one name")
+        return manifest_fields.parse_manifest(json.loads(files.read_text(path)))
     except FileNotFoundError:
         raise DataError(
             "A data directory must hold manifest.json.", received=path, remedy=_BUILD_REMEDY
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise DataError(
+            "manifest.json must be readable.",
+            received=f"{error.strerror}: {path}",
+            remedy="Check its permissions, or copy the records again.",
+        ) from None
+    except (ValueError, RecursionError) as error:  # the latter where brackets nest thousandfold
         raise DataError(
             "manifest.json must be one that the record builder wrote.",
-            received=f"{path}: {type(error).__name__}: {error}",
+            received=f"{path}: {error}",
             remedy="Copy or build the records again.",
         ) from None
-    return manifest
 
 
 def save_manifest(data_dir, manifest: Manifest) -> pathlib.Path:
     """Writes manifest.json whole or not at all; its path."""
-    stored = {"format": _FORMAT, **dataclasses.asdict(manifest)}
+    stored = {"format": manifest_fields.FORMAT, **dataclasses.asdict(manifest)}
     del stored["schema"], stored["origin"]  # always those of our own records
     path = pathlib.Path(data_dir) / MANIFEST_NAME
     durable.save_text(path, json.dumps(stored, indent=1, sort_keys=True) + "\n")

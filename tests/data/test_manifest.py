@@ -224,3 +224,94 @@ def test_manifest_round_trips(records):
         "format", "label_base", "num_classes", "class_names", "splits", "class_counts", "source",
         "options",
     }  # fmt: skip
+
+
+def changed_at(stored, path, value):
+    """The JSON with one field replaced; `path` is its keys, and `...` as value removes it."""
+    stored = json.loads(json.dumps(stored))
+    place = stored
+    for key in path[:-1]:
+        place = place[key]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return stored
+
+
+SHARD_0 = ("splits", "train", 0)
+WRONG_FIELDS = [
+    (("format",), "1"), (("format",), True), (("format",), 2), (("format",), ...),
+    (("label_base",), True), (("label_base",), 2), (("label_base",), 1.0), (("label_base",), None),
+    (("num_classes",), "3"), (("num_classes",), 0), (("num_classes",), -3), (("num_classes",), 4.0),
+    (("num_classes",), 10**12), (("num_classes",), [3]),
+    (("class_names",), "ant"), (("class_names",), ["ant", "bee"]), (("class_names",), None),
+    (("class_names", 1), 7), (("class_names", 1), None), (("class_names", 1), "\ud800"),
+    (("splits",), {}), (("splits",), []), (("splits",), None), (("splits", "train"), []),
+    (("splits", "train"), {}), (("splits", "../train"), []), (("splits", ""), []),
+    (SHARD_0, 7), (SHARD_0, ["train"]), ((*SHARD_0, "more"), 1),
+    *[((*SHARD_0, field), value) for field in ("num_records", "num_bytes", "crc32c")
+      for value in ("7", -1, 1.5, True, [], ...)],
+    ((*SHARD_0, "num_bytes"), None), ((*SHARD_0, "num_records"), None),
+    ((*SHARD_0, "crc32c"), 2**32), ((*SHARD_0, "num_bytes"), 2**63),
+    *[((*SHARD_0, "file"), value) for value in
+      (7, None, "", "../x", "/etc/passwd", "a/../../x", ".", "a\0b", "\udc80", ...)],
+    (("class_counts",), []), (("class_counts",), 7), (("class_counts",), ...),
+    (("class_counts", "test"), [1, 1, 1]), (("class_counts", "train"), [5, 5]),
+    (("class_counts", "train"), None), (("class_counts", "train", 0), "5"),
+    (("class_counts", "train", 0), -5), (("class_counts", "train", 0), 5.0),
+    (("source",), []), (("source",), None), (("source", "kind"), 7), (("source", "name"), None),
+    (("source", "num_reencoded"), "1"), (("source", "num_images"), -1),
+    (("options",), []), (("options",), ...), (("options", "seed"), "0"), (("options", "seed"), -1),
+    (("options", "exif_rotation"), True), (("options", "max_side_px"), "512"),
+    (("options", "max_side_px"), 0), (("options", "max_side_px"), True),
+    (("options", "validation_share"), "0.1"), (("options", "validation_share"), 1.0),
+    (("options", "validation_share"), float("nan")), (("options", "on_bad_image"), []),
+    (("options", "split_seed"), 0.5), (("options", "plan_sha256"), 7),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), WRONG_FIELDS,
+    ids=[f"{'.'.join(map(str, path))}={value!r:.20}".encode("ascii", "replace").decode()
+         for path, value in WRONG_FIELDS],
+)  # fmt: skip
+def test_a_field_of_a_wrong_type_or_out_of_range_is_named(records, path, value):
+    file = records / "manifest.json"
+    file.write_text(json.dumps(changed_at(json.loads(file.read_text()), path, value)))
+    with pytest.raises(DataError) as error:
+        read_manifest(records)
+    text = str(error.value)
+    text.encode()  # it can be printed
+    assert f"field {path[0]}" in text and all(str(key) in text for key in path)
+    assert str(file) in text and "Copy or build" in text
+    with pytest.raises(DataError, match="manifest.json"):
+        open_index(records, "train")
+
+
+def test_a_shard_that_is_listed_twice_is_named(records):
+    stored = json.loads((records / "manifest.json").read_text())
+    for split in ("train", "validation"):
+        twice = json.loads(json.dumps(stored))
+        twice["splits"][split].append(stored["splits"]["train"][1])
+        (records / "manifest.json").write_text(json.dumps(twice))
+        with pytest.raises(DataError, match=rf"another file than.*{SECOND}") as error:
+            read_manifest(records)
+        assert f"field splits.{split}[" in str(error.value)
+        assert "that of splits.train[1]" in str(error.value)
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"[" * 100_000, b'{"a":' * 100_000, b"NaN", b"null"])
+def test_a_manifest_of_any_bytes_is_no_traceback(records, data):
+    (records / "manifest.json").write_bytes(data)
+    with pytest.raises(DataError, match="manifest.json must be one that the record builder wrote"):
+        read_manifest(records)
+
+
+def test_a_manifest_that_cannot_be_read_says_why(records, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(manifest_module.files, "read_text", refuse)
+    with pytest.raises(DataError, match="readable.*Permission denied.*manifest.json"):
+        read_manifest(records)

@@ -20,6 +20,7 @@ import numpy as np
 from inception_tf import durable
 from inception_tf.data.directory import MANIFEST_NAME
 from inception_tf.data.directory import shard_name
+from inception_tf.data.journal import lock_directory
 from inception_tf.data.journal import open_journal
 from inception_tf.data.manifest import Manifest
 from inception_tf.data.manifest import read_manifest
@@ -78,13 +79,14 @@ def build_records(
     """
     _check_options(label_base, seed, on_bad_image)
     out = pathlib.Path(out_dir).expanduser()
-    images = _list_images(source, report)
-    class_names = _class_names(images, source)
-    shards = _plan_shards(images, class_names, dict(num_shards or {}), source, label_base, seed)
-    plan = {"seed": seed, "on_bad_image": on_bad_image, **source.options}
-    plan["plan_sha256"] = _fingerprint(shards, source=source, on_bad_image=on_bad_image)
-    out.mkdir(parents=True, exist_ok=True)
-    with open_journal(out, plan) as journal:
+    # First the lock: listing may already write, as a compressed archive that is unpacked.
+    with lock_directory(out) as lock:
+        images = _list_images(source, report)
+        class_names = _class_names(images, source)
+        shards = _plan_shards(images, class_names, dict(num_shards or {}), source, label_base, seed)
+        plan = {"seed": seed, "on_bad_image": on_bad_image, **source.options}
+        plan["plan_sha256"] = _fingerprint(shards, source=source, on_bad_image=on_bad_image)
+        journal = open_journal(lock, plan)
         tell = report_shard or (lambda line, num_done, num_images: report(line))
         written = _finish_shards(
             source, out, shards, journal, processes, on_bad_image, report, tell

@@ -27,6 +27,7 @@ from inception_tf.errors import DataError
 _SPLIT_LAYOUT = "<split>/<class>/<image>, with splits such as train and val"
 _CLASS_LAYOUT = "<class>/<image>"
 _LAYOUTS = f"{_SPLIT_LAYOUT}, or {_CLASS_LAYOUT} with --validation_share"
+_SPOOL_NAME = ".source.tar.tmp"
 _GZIP_MAGIC = b"\x1f\x8b"
 
 DIGITS_IMAGE_PX = (75, 96)  # below, Inception's last grid vanishes; above, 8x8 px gain nothing
@@ -116,6 +117,39 @@ class TarSource(PhotoSource):
         return read_tar_image(self._path, image)
 
 
+class CompressedTarSource(TarSource):
+    """The same inside a tar.gz, which has no random access: listing it unpacks it.
+
+    Args:
+      path: of the archive.
+      spool: file for the plain copy. A build lists its source once it has locked the directory
+        that it writes, so that no other build's copy lies there.
+    """
+
+    def __init__(self, path, *, spool, **options):
+        super().__init__(spool, name=pathlib.Path(path).name, **options)
+        self._packed = pathlib.Path(path)
+        self._has_spool = False
+
+    def list_images(self) -> list[SourceImage]:
+        """Every image, sorted by split, class and file name; raises as TarSource's."""
+        if not self._has_spool:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._has_spool = True
+            try:
+                _unpack_gzip(self._packed, self._path)
+            except BaseException:
+                self.remove_spool()
+                raise
+        return super().list_images()
+
+    def remove_spool(self) -> None:
+        """Removes the copy, if this source has made it."""
+        if self._has_spool:
+            self._path.unlink(missing_ok=True)
+            self._has_spool = False
+
+
 class DigitsSource(Source):
     """scikit-learn's 1,797 handwritten digits (8 x 8 px, values 0..16), enlarged, as JPEG.
 
@@ -176,7 +210,8 @@ class DigitsSource(Source):
 def open_source(path, *, spool_dir, **options):
     """A folder, a tar or a tar.gz as source; for use in a `with` statement.
 
-    A compressed archive has no random access, so a plain copy lies in `spool_dir` meanwhile.
+    A compressed archive has no random access: once it is listed, a plain copy lies in `spool_dir`
+    until the `with` statement ends.
 
     Args:
       path: of the folder or file.
@@ -199,13 +234,12 @@ def open_source(path, *, spool_dir, **options):
     if not is_compressed:
         yield TarSource(path, **options)
         return
-    spool = pathlib.Path(spool_dir) / ".source.tar.tmp"
-    spool.parent.mkdir(parents=True, exist_ok=True)
+    spool = pathlib.Path(spool_dir).expanduser() / _SPOOL_NAME
+    source = CompressedTarSource(path, spool=spool, **options)
     try:
-        _unpack_gzip(path, spool)
-        yield TarSource(spool, name=path.name, **options)
+        yield source
     finally:
-        spool.unlink(missing_ok=True)
+        source.remove_spool()
 
 
 def _unpack_gzip(path, plain_path):

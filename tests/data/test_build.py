@@ -20,7 +20,7 @@ from inception_tf.data import check
 from inception_tf.data import jpeg
 from inception_tf.data import sources
 from inception_tf.data import tfrecord
-from inception_tf.data.journal import open_journal
+from inception_tf.data.journal import lock_directory
 from inception_tf.data.manifest import open_index
 from inception_tf.data.manifest import read_manifest
 from inception_tf.data.records import RecordReader
@@ -222,8 +222,7 @@ def test_another_build_does_not_go_into_the_same_directory(image_folder, records
 
 
 def test_two_builders_do_not_share_a_directory(image_folder, records):
-    plan = read_manifest(records).options
-    with open_journal(records, plan):
+    with lock_directory(records):
         with pytest.raises(DataError, match="one builder at a time"):
             build.build_records(sources.FolderSource(image_folder), records, num_shards=SHARDS)
 
@@ -371,9 +370,9 @@ def test_a_tar_that_is_cut_short_is_refused(image_folder, tmp_path):
         tar.add(image_folder, arcname=".")
     archive.write_bytes(archive.read_bytes()[:-500])
     with pytest.raises(DataError, match="whole tar.gz file"):
-        with sources.open_source(archive, spool_dir=tmp_path / "out"):
-            pass
-    assert not list((tmp_path / "out").iterdir())
+        with sources.open_source(archive, spool_dir=tmp_path / "out") as source:
+            build.build_records(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_build_given_up_before_its_first_shard_does_not_hold_up_another(image_folder, tmp_path):
@@ -386,3 +385,102 @@ def test_a_build_given_up_before_its_first_shard_does_not_hold_up_another(image_
     bad.unlink()
     manifest = build.build_records(sources.FolderSource(folder), out, processes=1)
     assert manifest.num_records("train") > 0
+
+
+def write_tar_gz(image_folder, path):
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(image_folder, arcname=".")
+    return path
+
+
+def test_an_archive_is_not_unpacked_into_a_directory_that_is_being_built(image_folder, tmp_path):
+    archive, out = write_tar_gz(image_folder, tmp_path / "images.tar.gz"), tmp_path / "out"
+    spool = out / ".source.tar.tmp"
+    with lock_directory(out):
+        spool.write_bytes(b"of the other builder")
+        with pytest.raises(DataError, match="one builder at a time"):
+            with sources.open_source(archive, spool_dir=out) as source:
+                build.build_records(source, out)
+        assert spool.read_bytes() == b"of the other builder"
+        spool.unlink()
+
+
+def test_an_archive_is_not_unpacked_beside_the_records_of_others(image_folder, records, tmp_path):
+    archive = write_tar_gz(image_folder, tmp_path / "images.tar.gz")
+    (records / "manifest.json").unlink()
+    (records / "build_journal.jsonl").unlink()
+    before = sorted(path.name for path in records.iterdir())
+    with pytest.raises(DataError, match="empty directory"):
+        with sources.open_source(archive, spool_dir=records) as source:
+            source.list_images = None  # not even listed
+            build.build_records(source, records)
+    assert sorted(path.name for path in records.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "first", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"[" * 100_000],
+    ids=["empty", "open", "list", "no text", "null", "deep"],
+)  # fmt: skip
+def test_a_journal_whose_first_line_is_damaged_is_an_error_or_starts_afresh(
+    image_folder, records, tmp_path, first
+):
+    source = sources.FolderSource(image_folder)
+    expected = contents(records)
+    journal = records / "build_journal.jsonl"
+    _, _, rest = journal.read_bytes().partition(b"\n")
+    journal.write_bytes(first + b"\n" + rest)
+    lines = []  # with its manifest it is known to be this build
+    build.build_records(source, records, num_shards=SHARDS, report=lines.append)
+    assert "4 of 4 shards are already there" in lines and contents(records) == expected
+    for text in (first + b"\n" + rest, first + b"\n", first):
+        journal.write_bytes(text)
+        (records / "manifest.json").unlink(missing_ok=True)
+        with pytest.raises(DataError, match="journal must say|empty directory") as error:
+            build.build_records(source, records, num_shards=SHARDS)
+        assert str(records) in str(error.value) and "--out" in str(error.value)
+        assert not text or journal.read_bytes() == text
+        alone = tmp_path / "alone"
+        alone.mkdir()
+        (alone / "build_journal.jsonl").write_bytes(text.removesuffix(rest) if rest else text)
+        build.build_records(source, alone, num_shards=SHARDS)
+        assert contents(alone) == expected
+        shutil.rmtree(alone)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: b"\xff" * 20,
+        lambda line: b"[]",
+        lambda line: b"7",
+        lambda line: b"{" * 100_000,
+        lambda line: line.replace(b'"entry"', b'"entrx"'),
+        lambda line: line.replace(b'"file"', b'"fill"', 1),
+        lambda line: line.replace(b'"num_records": ', b'"num_records": -'),
+        lambda line: line.replace(b'"num_bytes": ', b'"num_bytes": "7", "x": '),
+        lambda line: line.replace(b'"bad": []', b'"bad": [7]'),
+        lambda line: line.replace(b'"bad": []', b'"bad": null'),
+        lambda line: line.replace(b'"changes": {', b'"changes": {"more": "x", '),
+        lambda line: line.replace(b'"picture_hash": "', b'"picture_hash": "x'),
+        lambda line: line.replace(b'"hashed": [', b'"hashed": [7, '),
+    ],
+)
+def test_a_damaged_line_of_the_journal_writes_its_shard_again(image_folder, records, change):
+    source = sources.FolderSource(image_folder)
+    expected = contents(records)
+    journal = records / "build_journal.jsonl"
+    lines = journal.read_bytes().splitlines()
+    changed = change(lines[2])
+    assert changed != lines[2]
+    journal.write_bytes(b"\n".join([lines[0], lines[1], changed, *lines[3:]]) + b"\n")
+    news = []
+    build.build_records(source, records, num_shards=SHARDS, report=news.append)
+    assert "3 of 4 shards are already there" in news
+    assert contents(records) == expected
+
+
+def test_a_directory_that_cannot_be_made_is_an_error(image_folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(DataError, match="directory that can be written.*file"):
+            build.build_records(sources.FolderSource(image_folder), out)

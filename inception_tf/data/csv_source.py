@@ -1,6 +1,7 @@
 """Images that a CSV file lists with their labels, as a source of records."""
 
 import csv
+import hashlib
 import os
 import pathlib
 import re
@@ -30,7 +31,17 @@ class CsvSource(PhotoSource):
 
     def __init__(self, path, **options):
         self._path = pathlib.Path(path).expanduser()
+        self._paths_sha256 = None
         super().__init__(self._path.name, **options)
+
+    @property
+    def options(self):
+        """As of every source of photographs, and once it is listed a hash of the paths.
+
+        Names of files and their sizes, which other sources are known by, stay the same where a
+        CSV comes to name files of other folders.
+        """
+        return {**super().options, "paths_sha256": self._paths_sha256}
 
     def list_images(self) -> list[SourceImage]:
         """Every image, sorted by split, class and path.
@@ -59,7 +70,10 @@ class CsvSource(PhotoSource):
             first, last = self.class_names[0], self.class_names[-1]
             self.notes += (f"the labels are not 0..{len(numbers) - 1}: {first} is the first class"
                            f" and {last} the last of {len(numbers):,}",)  # fmt: skip
-        return sorted(images, key=lambda image: (image.split, image.class_name, image.where))
+        images.sort(key=lambda image: (image.split, image.class_name, image.where))
+        paths = "\n".join(repr(image.where) for image in images)
+        self._paths_sha256 = hashlib.sha256(paths.encode()).hexdigest()
+        return images
 
     def read(self, image: SourceImage) -> bytes:
         """The bytes of one image file.

@@ -271,6 +271,28 @@ def test_a_csv_that_goes_on_writes_the_same_bytes(folder, tmp_path):
     assert contents(tmp_path / "out") == expected
 
 
+def test_a_csv_that_names_other_files_of_equal_names_and_sizes_is_another_build(folder, tmp_path):
+    other = pathlib.Path(shutil.copytree(folder / "ant", folder / "old"))
+    for path in other.iterdir():
+        data = bytearray(path.read_bytes())
+        data[-20] ^= 1  # another picture of the same size
+        path.write_bytes(data)
+    text = "path,label\n" + "".join(f"ant/{i}.jpg,a\n" for i in range(6))
+    arguments = ["build", "csv", str(write_csv(folder, text)), "--validation_share", "0",
+                 "--out", str(tmp_path / "out")]  # fmt: skip
+    assert door.main(arguments) == 0
+    expected = contents(tmp_path / "out")
+    assert door.main(arguments) == 0 and contents(tmp_path / "out") == expected
+    write_csv(folder, text.replace("ant/", "old/"))
+    for _ in range(2):
+        assert door.main(arguments) == 2
+        (tmp_path / "out" / "manifest.json").unlink(missing_ok=True)  # killed before its end
+    (tmp_path / "out" / "train-00000-of-00001").unlink()
+    assert door.main(arguments) == 2
+    write_csv(folder, text + "\n")  # what says the same is the same build
+    assert door.main(arguments) == 0 and contents(tmp_path / "out") == expected
+
+
 def test_every_class_is_in_both_splits_of_a_fair_size(tmp_path):
     names = [f"{name}/{i}" for name in "abcde" for i in range(400)]
     counts = collections.Counter(

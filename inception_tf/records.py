@@ -212,7 +212,7 @@ def _check(args):
         pathlib.Path(args.json).write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
     _print_table(result)
     _print_duplicates(result.duplicates)
-    for line in result.official:
+    for line in (*result.notes, *result.official):
         print(line)
     return 2 if result.problems else 0
 

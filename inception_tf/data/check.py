@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable
 
 from inception_tf.data import files, official, process_pool, released, tfrecord
-from inception_tf.data.check_shard import Findings, Problem, ShardTask, check_shard
+from inception_tf.data.check_shard import UNLABELLED, Findings, Problem, ShardTask, check_shard
+from inception_tf.data.check_synsets import SynsetTable
 from inception_tf.data.description import ShardEntry
 from inception_tf.data.directory import JOURNAL_NAME, MANIFEST_NAME, list_shards
 from inception_tf.data.duplicates import Copy, find_duplicates
@@ -28,7 +29,8 @@ class SplitSummary:
       mean_image_bytes, mean_height_px, mean_width_px: of those images; 0.0 where there is none.
       num_duplicates: of those, byte for byte equal to an earlier image of any split.
       num_problems: faults, listed or not.
-      class_counts: records by stored label; empty after a quick check.
+      class_counts: records by stored label; empty after a quick check, and of a split without
+        labels.
     """
 
     num_shards: int
@@ -56,6 +58,7 @@ class CheckResult:
       problems: every fault, of a shard at most its first hundred.
       duplicates: the places of every image that stands more than once. No fault by itself.
       official: how the data differ from official ImageNet, where they are meant to be it.
+      notes: what else is to be known and is no fault, a line each.
     """
 
     data_dir: str
@@ -66,6 +69,7 @@ class CheckResult:
     problems: tuple[Problem, ...]
     duplicates: tuple[tuple[Copy, ...], ...]
     official: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def check_records(
@@ -81,7 +85,8 @@ def check_records(
     Reads each record once: checksums of length and payload, the message, the range of the
     label, the image decoded in full and compared with the size that the record claims; then
     bytes, checksum and number of records of each shard and the classes of each split against
-    the manifest. Memory grows by 24 bytes a record, for the duplicates.
+    the manifest; and the names that records give their labels against it, or each other. Memory
+    grows by 24 bytes a record, for the duplicates.
 
     Args:
       data_dir: directory of the shards, with a manifest or without.
@@ -112,42 +117,84 @@ def check_records(
             first_label=first,
             end_label=first + manifest.num_classes if manifest else None,
             quick=quick,
+            may_lack_labels=bool(manifest and manifest.origin),
         )
         for split, shards in splits.items()
         for shard in shards
     ]
-    findings = _check_shards(tasks, processes, report)
-    return _gather(findings, root=root, splits=splits, manifest=manifest, first=first, quick=quick)
+    class_names = dict(enumerate(manifest.class_names, first)) if manifest else {}
+    # Of TensorFlow Datasets no record names its class.
+    synsets = SynsetTable({} if manifest is None or manifest.origin else class_names)
+    findings = _check_shards(tasks, processes, report, synsets)
+    return _gather(findings, synsets, root=root, splits=splits, manifest=manifest, first=first,
+                   class_names=class_names, quick=quick)  # fmt: skip
 
 
-def _gather(findings, *, root, splits, manifest, first, quick):
+def _gather(findings, synsets, *, root, splits, manifest, first, class_names, quick):
     """The CheckResult of what was found of all shards together."""
-    duplicates = find_duplicates(findings)
-    counts = {split: {} if quick else _class_counts(findings, split) for split in splits}
+    unlabelled = _find_unlabelled(findings, splits)
+    counts = {split: _class_counts(findings, split) for split in splits}
     problems = [problem for found in findings for problem in found.problems]
-    problems += _copied_shards(findings)
+    problems += [*_copied_shards(findings), *synsets.find_problems()]
     if manifest and manifest.class_counts and not quick:
         problems += _wrong_counts(manifest, counts)
+    elif manifest is None:
+        problems += _wrong_labels(synsets, first)
+    seen = set().union(*counts.values()) - {UNLABELLED}
+    num_classes = manifest.num_classes if manifest else len(seen)
+    # A sample says which labels there are, not how many records each has.
+    known = {split: {} if quick or split in unlabelled else counts[split] for split in splits}
+    duplicates = find_duplicates(findings)
     summaries = {
-        split: _summarize(split, findings, counts[split], duplicates, problems) for split in splits
+        split: _summarize(split, findings, known[split], duplicates, problems) for split in splits
     }
-    num_classes = manifest.num_classes if manifest else len(set().union(*counts.values()))
+    num_records = {split: summary.num_records for split, summary in summaries.items()}
     return CheckResult(
         data_dir=root,
         is_quick=quick,
         label_base=first,
-        class_names=dict(enumerate(manifest.class_names, first)) if manifest else {},
+        class_names=class_names,
         splits=summaries,
         problems=tuple(problems),
         duplicates=duplicates,
         official=official.compare(
-            num_classes, {split: s.num_records for split, s in summaries.items()}, counts
+            num_classes, num_records, known, names=class_names or synsets.names, first=first
+        ),
+        notes=tuple(
+            f"{split}: {num_records[split]:,} records, none with a label (all have {UNLABELLED}):"
+            " neither to be trained on nor to be evaluated"
+            for split in unlabelled
         ),
     )
 
 
-def _check_shards(tasks, processes, report) -> list[Findings]:
-    """Findings of every shard, in order; tells how far it is about every fiftieth part."""
+def _find_unlabelled(findings, splits):
+    """The splits without any label; a record without one among labelled ones is a fault."""
+    unlabelled = []
+    for split in splits:
+        own = [found for found in findings
+               if found.task.split == split and found.task.may_lack_labels]  # fmt: skip
+        num_lacking = sum(found.class_counts[UNLABELLED] for found in own)
+        if num_lacking and num_lacking == sum(sum(found.class_counts.values()) for found in own):
+            unlabelled.append(split)
+            continue
+        for found in own if num_lacking else ():
+            for offset in found.offsets[found.labels == UNLABELLED].tolist():
+                found.add_problem(f"label {UNLABELLED}, where other records have one", offset)
+    return unlabelled
+
+
+def _wrong_labels(synsets, first):
+    """A problem where ImageNet's classes are not in its order, which nothing here declares."""
+    names = synsets.names
+    reason = official.are_names_of_imagenet(names) and official.find_wrong_label(names, first=first)
+    if reason:
+        split, file = synsets.place_of(next(iter(names)))
+        yield Problem(split, file, None, f"the labels are not those of ImageNet: {reason}")
+
+
+def _check_shards(tasks, processes, report, synsets) -> list[Findings]:
+    """Findings of every shard, in order, their synsets apart; tells about every fiftieth part."""
     cores = len(os.sched_getaffinity(0))
     sizes = [_num_bytes(task) for task in tasks]
     if processes is None:
@@ -160,6 +207,7 @@ def _check_shards(tasks, processes, report) -> list[Findings]:
         findings, done_bytes, told = [], 0, 0
         for future, size in zip(futures, sizes, strict=True):
             findings.append(future.result())
+            synsets.add(findings[-1])
             done_bytes += size
             part = _REPORTS * done_bytes // max(1, sum(sizes))
             if part > told or len(findings) == len(tasks):

@@ -12,6 +12,8 @@ from inception_tf.data.description import ShardEntry
 from inception_tf.data.manifest import check_size
 from inception_tf.errors import DataError
 
+UNLABELLED = -1  # the label that TensorFlow Datasets stores where there is none
+
 _SAMPLES = 16  # records of a shard that a quick check reads
 _KEPT_PROBLEMS = 100  # per shard; records of a foreign kind are bad one and all
 
@@ -36,6 +38,7 @@ class ShardTask:
       schema: under which keys an Example holds what.
       first_label, end_label: stored labels lie in [first_label, end_label); end None if unknown.
       quick: read headers and a few records only.
+      may_lack_labels: the records' writer gives -1 to images without a label.
     """
 
     root: str
@@ -45,6 +48,7 @@ class ShardTask:
     first_label: int
     end_label: int | None
     quick: bool
+    may_lack_labels: bool = False
 
 
 @dataclasses.dataclass
@@ -59,6 +63,7 @@ class Findings:
       num_images, image_bytes, height_px, width_px: sums over the good images that were read.
       hashes: uint64 [num_images], of the encoded images; equal for equal bytes.
       offsets, labels: int64 [num_images], of their records.
+      synsets: (label, name) -> [records, offset of the first], of good records that name it.
       problems, num_problems: the first faults, and how many there are.
     """
 
@@ -74,6 +79,7 @@ class Findings:
     hashes: list | np.ndarray = dataclasses.field(default_factory=list)
     offsets: list | np.ndarray = dataclasses.field(default_factory=list)
     labels: list | np.ndarray = dataclasses.field(default_factory=list)
+    synsets: dict[tuple[int, str], list[int]] = dataclasses.field(default_factory=dict)
     problems: list[Problem] = dataclasses.field(default_factory=list)
     num_problems: int = 0
 
@@ -94,6 +100,8 @@ class Findings:
         self.hashes.append(int.from_bytes(digest, "little"))
         self.offsets.append(offset)
         self.labels.append(record.label)
+        if record.synset:
+            self.synsets.setdefault((record.label, record.synset), [0, offset])[0] += 1
 
     def pack(self):
         """Lists become arrays: eight bytes a number, between processes and while all are kept."""
@@ -195,7 +203,8 @@ def _check_record(record, task):
     """
     first, end = task.first_label, task.end_label
     of_file = f" (file {record.filename})" if record.filename else ""
-    if record.label < first or (end is not None and record.label >= end):
+    is_labelled = record.label != UNLABELLED or not task.may_lack_labels
+    if is_labelled and (record.label < first or (end is not None and record.label >= end)):
         allowed = f"{first} or more" if end is None else f"{first}..{end - 1}"
         raise tfrecord.BadFrame(f"label {record.label} is not {allowed}{of_file}")
     try:

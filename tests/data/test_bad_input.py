@@ -35,7 +35,7 @@ def odd_files():
 def write_shard(path, images, *, shift=0):
     """Records of these images with labels 1, 2, ...; all of 40 x 48 px."""
     records = [
-        tfrecord.Record(data, number, "n01", f"{number}.JPEG", 40, 48)
+        tfrecord.Record(data, number, f"n{number:02d}", f"{number}.JPEG", 40, 48)
         for number, data in enumerate(images, 1 + shift)
     ]
     frames = [tfrecord.build_frame(tfrecord.build_example(r, text="")) for r in records]

@@ -19,6 +19,12 @@ CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "launch/README.md"]
 PAGES += sorted(str(p.relative_to(CHECKOUT)) for p in (CHECKOUT / "docs").glob("*.md"))
 CONFIGS = sorted(str(p.relative_to(CHECKOUT)) for p in (CHECKOUT / "configs").rglob("*.gin"))
+# Programs of others that copy records, as far as their own pages say how they are called.
+STAGING = {
+    "mkdir": r"mkdir -p /\S+",
+    "gcloud": r"gcloud storage rsync --recursive gs://\S+ /\S+",
+    "gsutil": r"gsutil -m rsync -r gs://\S+ /\S+",
+}
 SHELLS = ("bash", "console", "sh")
 
 
@@ -73,6 +79,8 @@ def check_command(command):
         check_tensorboard(rest)
     elif program == ".":
         check_file(rest)
+    elif program in STAGING:
+        check_staging(words)
     elif program in ("python", ".venv/bin/python"):
         check_python(rest)
     else:
@@ -87,6 +95,11 @@ def check_file(words):
 def check_tensorboard(words):
     if words[0] != "--logdir":
         raise WrongCommandError(f"tensorboard {words}")
+
+
+def check_staging(words):
+    if not re.fullmatch(STAGING[words[0]], " ".join(words)):
+        raise WrongCommandError(f"{words[0]} is not called as {STAGING[words[0]]}")
 
 
 def check_make(words):
@@ -248,6 +261,10 @@ def test_the_readme_opens_with_the_two_commands():
         "python tools/extract_features.py keras:inception_v3 photos --outt features.npy",
         "python tools/import_weights.py keras:inception_v3",
         "curl example.org",
+        "gsutil rsync -r gs://bucket/imagenet /data/imagenet",
+        "gcloud storage rsync gs://bucket/imagenet /data/imagenet",
+        "gcloud storage rsync --recursive /data/imagenet gs://bucket/imagenet",
+        "mkdir /data/imagenet",
     ],
 )
 def test_a_command_that_does_not_work_is_found(command):

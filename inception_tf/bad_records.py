@@ -139,7 +139,7 @@ class BadRecordLog:
                 there = index.files[index.shard[record.record_id]], index.offset[record.record_id]
                 if (os.path.basename(there[0]), int(there[1])) != (record.shard, record.offset):
                     raise ValueError(f"record {record.record_id} begins elsewhere")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(
                 f"{BAD_RECORDS_FILE} of a run must name records of its data.",
                 received=f"{self.path} line {number}: {type(error).__name__}: {error}",

@@ -281,6 +281,15 @@ def test_a_file_of_other_records_is_refused(data_dir, tmp_path, change):
         make_logs(tmp_path, [open_reader(data_dir)])[0].restore()
 
 
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"{", b"[" * 100_000, b"null", b"7", b'{"split": []}', b"\n", b"NaN"]
+)
+def test_a_file_of_any_bytes_is_no_traceback(data_dir, tmp_path, content):
+    (tmp_path / "bad_records.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match="bad_records.jsonl line 1"):
+        make_logs(tmp_path, [open_reader(data_dir)])[0].restore()
+
+
 @pytest.mark.parametrize(("count", "share", "is_enough"),
                          [(3, 1.0, True), (2, 1.0, False), (9, 0.25, True), (9, 0.24, False),
                           (2, 0.25, False)])  # fmt: skip

@@ -23,6 +23,7 @@ INFO_NAME = "dataset_info.json"
 FEATURES_NAME = "features.json"
 
 _FOUND_BELOW = "imagenet2012"  # looked for in a directory of data sets that is not told which
+_MOST_CLASSES = 2**20  # as the index allows of labels; a wild number must not size a list
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 _DEFAULT_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 _FILENAME_KEYS = ("file_name", "filename", "image/filename", "image_id", "id")
@@ -66,7 +67,7 @@ def read_description(root: str) -> Manifest:
     try:
         name, version = str(info["name"]), str(info["version"])
         splits = {split["name"]: _name_shards(split, name) for split in info["splits"]}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _misunderstood(path, error) from None
     schema, num_classes = _read_schema(files.join(root, FEATURES_NAME), info)
     return Manifest(
@@ -85,6 +86,10 @@ def read_description(root: str) -> Manifest:
 def _name_shards(split, dataset):
     """The shards of one entry of `splits`; none of a split without records."""
     counts = [int(count) for count in split.get("shardLengths", ())]
+    if min(counts, default=0) < 0:
+        raise ValueError("a split with negative shardLengths")
+    if not split["name"] or not _is_below(split["name"]) or "/" in split["name"]:
+        raise ValueError(f"a split whose name is no word: {split['name']!r}")
     if not counts and int(split.get("numShards", 0)):
         raise ValueError("a split with numShards but without shardLengths")
     shards = []
@@ -99,8 +104,17 @@ def _name_shards(split, dataset):
         }
         template = split.get("filepathTemplate") or _DEFAULT_TEMPLATE
         file = re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], template)
+        if not _is_below(file):
+            raise ValueError(f"a shard outside of the directory: {file!r}")
         shards.append(ShardEntry(file, count, None, None))
+    if len({shard.file for shard in shards}) < len(shards):
+        raise ValueError(f"a filepathTemplate that names one file twice: {shards[0].file!r}")
     return tuple(shards)
+
+
+def _is_below(file):
+    """Whether a name leads nowhere but into the directory of the data set."""
+    return "\0" not in file and not {"", ".", ".."} & set(file.split("/"))
 
 
 def _read_schema(path, info):
@@ -118,9 +132,9 @@ def _read_schema(path, info):
             received=f"{path} with {listed}",
             remedy="Give a data set of TensorFlow Datasets for image classification.",
         ) from None
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _misunderstood(path, error) from None
-    if num_classes < 1 or dtype != "uint8":
+    if not 1 <= num_classes <= _MOST_CLASSES or dtype != "uint8":
         raise DataError(
             "The image must be of uint8 and the label must have classes.",
             received=f"{image!r} of {dtype} and {label!r} of {num_classes} classes in {path}",
@@ -201,7 +215,7 @@ def _read_json(path):
             received=f"no {path}",
             remedy=_REMEDY,
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _misunderstood(path, error) from None
 
 

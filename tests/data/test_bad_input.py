@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import os
 import pathlib
 import shutil
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from inception_tf import inputs
+from inception_tf import durable, inputs
 from inception_tf.data import check, encoded, jpeg, jpeg_header, pipeline, tfrecord
-from inception_tf.data.manifest import open_index, read_manifest
+from inception_tf.data.manifest import open_index, read_manifest, save_manifest
 from inception_tf.data.records import RecordReader
 from inception_tf.errors import ConfigError, DataError
 from inception_tf.models.catalog import ModelSpec
@@ -113,9 +114,25 @@ def segments(data):
             return
 
 
-@pytest.mark.parametrize("style", ["baseline", "progressive"])
+def made_by_pillow(form, *, mode="RGB"):
+    """A file that TensorFlow does not write."""
+    pillow = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    stream = io.BytesIO()
+    pillow.fromarray(picture(2)).convert(mode).save(stream, form)
+    return stream.getvalue()
+
+
+STYLES = {
+    "baseline": lambda: PLAIN,
+    "progressive": lambda: tf.io.encode_jpeg(picture(1), progressive=True).numpy(),
+    "rotated_by_exif": lambda: with_orientation(PLAIN, 6),
+    "cmyk": lambda: made_by_pillow("JPEG", mode="CMYK"),
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
 def test_a_jpeg_cut_in_any_segment_is_refused_with_and_without_an_end_marker(style):
-    data = tf.io.encode_jpeg(picture(1), progressive=style == "progressive").numpy()
+    data = STYLES[style]()
     header_end = 0
     for begin, end in segments(data):
         for place in {begin, begin + 1, begin + 3, (begin + end) // 2, end - 1}:
@@ -173,6 +190,18 @@ REFUSED = {
     "no_rows": (patched(5, b"\0\0"), "states no size"),
     "huge": (patched(5, b"\xff\xdc\xff\xdc"), "promises 65500 x 65500 px"),
 }  # fmt: skip
+
+
+def test_cmyk_is_read_and_webp_refused(tmp_path):
+    cmyk, webp = made_by_pillow("JPEG", mode="CMYK"), made_by_pillow("WEBP")
+    write_shard(tmp_path / "train-00000-of-00001", [cmyk, webp])
+    reader = open_plain(tmp_path, on_bad_record="skip", max_bad_records=1)
+    images, labels = reader.read(np.array([0, 1]))
+    assert images.tolist() == [cmyk, cmyk] and labels.tolist() == [0, 0]
+    assert jpeg.decode_whole(cmyk).shape == (40, 48, 3)
+    assert "not a JPEG: it begins with 52 49 46 46" in reader.bad_records[0].reason
+    (problem,) = check.check_records(tmp_path, label_base=1).problems
+    assert problem.offset == reader.bad_records[0].offset
 
 
 @pytest.mark.parametrize("kind", ACCEPTED)
@@ -316,6 +345,32 @@ def test_shards_that_changed_places_are_found(records):
     with pytest.raises(DataError, match="it must have the bytes that the manifest says"):
         open_index(records, "train")
     assert {p.file for p in check.check_records(records).problems} == {first.name, second.name}
+
+
+def test_shards_of_equal_size_that_changed_places_are_found_by_their_checksums(records):
+    first, second = records / "train-00000-of-00003", records / SHARD
+    write_shard(first, [PLAIN] * 4)
+    write_shard(second, [PLAIN] * 4, shift=1)
+    assert first.stat().st_size == second.stat().st_size
+    manifest = read_manifest(records)
+    entries = [
+        dataclasses.replace(entry, num_records=4, num_bytes=path.stat().st_size,
+                            crc32c=durable.crc32c_of_file(path))
+        for entry, path in zip(manifest.splits["train"], (first, second))
+    ]  # fmt: skip
+    shards = (*entries, *manifest.splits["train"][2:])
+    splits = {**manifest.splits, "train": shards}
+    save_manifest(records, dataclasses.replace(manifest, splits=splits))
+
+    def wrong_files():
+        problems = check.check_records(records).problems
+        return {p.file for p in problems if "file's checksum (CRC-32C)" in p.reason}
+
+    assert wrong_files() == set()
+    shutil.move(first, records / "aside")
+    shutil.move(second, first)
+    shutil.move(records / "aside", second)
+    assert wrong_files() == {first.name, second.name}
 
 
 def test_a_shard_that_stands_twice_is_found(records):

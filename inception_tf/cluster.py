@@ -139,8 +139,15 @@ class Cluster:
         """Physical replicas over all workers."""
         return self.strategy.num_replicas_in_sync
 
-    def gather(self, value: int) -> list[int]:
-        """Every worker's value, chief first; all workers call it and wait for one another."""
+    def gather(self, value):
+        """Every worker's value, chief first; all workers call it and wait for one another.
+
+        Args:
+          value: an int, or a column of n of them, int64 [n, 1], as long on every worker.
+
+        Returns:
+          One int per worker; of a column, n lists of one int per worker.
+        """
         own = tf.one_hot(self.worker_index, self.num_workers, dtype=tf.int64) * value
 
         @tf.function

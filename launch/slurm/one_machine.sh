@@ -76,7 +76,8 @@ SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
 ReturnToService=2
 JobRequeue=1
-KillWait=10
+# Of a cancelled job: long enough for two workers to save on a busy machine.
+KillWait=60
 SchedulerParameters=sched_interval=5,bf_interval=5
 NodeName=localhost NodeHostname=$host NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
 PartitionName=work Nodes=ALL Default=YES MaxTime=INFINITE

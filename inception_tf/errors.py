@@ -2,7 +2,11 @@
 
 import difflib
 
+EXIT_FAULT = 1  # a fault of the program or of the machine: starting again may help
 EXIT_USER_ERROR = 2  # configuration or data: starting again without a change fails again
+EXIT_NON_FINITE = 3  # values became NaN, Inf or too large, and would again: runs repeat their bits
+EXIT_NO_ROOM = 4  # no checkpoint could be written, several times in a row
+EXIT_STUCK = 138  # nothing moved for too long, or other workers were lost: start all again
 EXIT_PREEMPTED = 143  # a stop was asked for and the checkpoint is written: start again
 
 
@@ -48,4 +52,4 @@ class CheckpointError(UserError):
 class NonFiniteError(UserError):
     """The reduced loss, gradients or statistics became NaN, Inf or too large."""
 
-    exit_status = 1
+    exit_status = EXIT_NON_FINITE

@@ -7,7 +7,7 @@ import traceback
 from absl import app, flags, logging
 
 from inception_tf import quiet_start  # noqa: F401
-from inception_tf.errors import ConfigError, UserError
+from inception_tf.errors import EXIT_FAULT, ConfigError, UserError
 
 FLAGS = flags.FLAGS
 
@@ -76,7 +76,7 @@ def run(main):
             _leave(error.exit_status)
         except Exception:
             traceback.print_exc()
-            _leave(1)
+            _leave(EXIT_FAULT)
 
     app.run(guarded, flags_parser=_parse)
 

@@ -260,7 +260,7 @@ def test_a_failed_step_stops_the_run_and_is_named(flag, what):
     assert f"at step 1,234 they were {what}" in message
     assert "No update was applied" in message and "loss nan, gradient norm nan" in message
     assert "The last good checkpoint is step-40." in message
-    assert caught.value.exit_status == 1
+    assert caught.value.exit_status == 3
 
 
 def test_nothing_is_saved_or_logged_after_a_failed_step():

@@ -37,6 +37,9 @@ class ClusterSpec:
         takes what it had. Another count rounds differently from the first step on.
       deterministic: deterministic kernels, so that a run repeats its bits.
       tf32: let NVIDIA tensor cores round float32 products to 10 bits.
+      bytes_per_pack: the all-reduce is cut into packs of about so many bytes, which may travel
+        while others are still being summed up; 0 sends one pack. Exact sums have the same bits
+        with any packs, the other reductions only with the same ones.
     """
 
     device: str = "auto"
@@ -44,6 +47,7 @@ class ClusterSpec:
     intra_op_threads: int | None = None
     deterministic: bool = True
     tf32: bool = False
+    bytes_per_pack: int = 0
 
     def __post_init__(self):
         if self.device not in ("auto", "cpu", "gpu"):
@@ -54,6 +58,10 @@ class ClusterSpec:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"cluster.{name} must be at least 1.", received=value)
+        if self.bytes_per_pack < 0:
+            raise ConfigError(
+                "cluster.bytes_per_pack must not be negative.", received=self.bytes_per_pack
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

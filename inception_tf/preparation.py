@@ -197,6 +197,7 @@ def build_recipe(experiment, inputs, model, assignment):
         averages=experiment.averages,
         clip_global_norm=training.clip_global_norm,
         reduction=training.reduction,
+        bytes_per_pack=experiment.cluster.bytes_per_pack,
         seed=training.seed,
         loss_scale=_loss_scale(experiment),
         jit_compile=training.jit_compile,
@@ -294,7 +295,7 @@ def facts_of(experiment, inputs, cluster):
         intra_op_threads=cluster.intra_op_threads,
         deterministic=cluster.deterministic,
         # Exact sums are the same on every topology; others only repeat on their own.
-        topology="" if is_exact else f"{cluster.num_physical} of {cluster.num_workers} workers",
+        topology="" if is_exact else _topology(experiment.cluster, cluster),
         kernels={
             "devices": ", ".join(sorted(set(cluster.device_names))),
             "tf32": str(experiment.cluster.tf32),
@@ -307,6 +308,12 @@ def facts_of(experiment, inputs, cluster):
         ),
         photo_edits=inputs.photo_edits,
     )
+
+
+def _topology(spec, cluster):
+    """What decides the order of float sums, in words."""
+    packs = f", packs of {spec.bytes_per_pack:,} bytes" if spec.bytes_per_pack else ""
+    return f"{cluster.num_physical} of {cluster.num_workers} workers{packs}"
 
 
 def total_steps_of(training, *, num_examples):

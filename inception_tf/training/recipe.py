@@ -39,6 +39,7 @@ class StepRecipe:
       averages: Averages.
       clip_global_norm: of the reduced gradient with L2, or None.
       reduction: 'exact', 'float32' or 'bfloat16'.
+      bytes_per_pack: of the all-reduce, 0 for one pack (cluster.ClusterSpec).
       seed: of dropout.
       loss_scale: LossScale in mixed_float16, else None.
       jit_compile: compile a declared replica's forward and backward pass with XLA, which rounds in
@@ -55,5 +56,6 @@ class StepRecipe:
     clip_global_norm: float | None
     reduction: str
     seed: int
+    bytes_per_pack: int = 0
     loss_scale: LossScale | None = None
     jit_compile: bool = False

@@ -32,10 +32,12 @@ class Reduction:
       kind: 'exact' (int64 grid; the same bits on every topology), 'float32' or 'bfloat16' (half
         and a quarter of the gradients' bytes on the wire; only a fixed topology repeats its bits).
       num_replicas: declared replicas N, whose mean is taken.
+      bytes_per_pack: size of the packs of an all-reduce; 0 for one.
     """
 
     kind: str
     num_replicas: int
+    bytes_per_pack: int = 0
 
     def __post_init__(self):
         if self.kind not in REDUCTIONS:
@@ -86,8 +88,11 @@ class Reduction:
         by_dtype = {}
         for value in (*gradients, *statistics, counted):
             by_dtype.setdefault(value.dtype, []).append(value)
+        options = tf.distribute.experimental.CommunicationOptions(
+            bytes_per_pack=self.bytes_per_pack
+        )
         sums = {
-            dtype: iter(context.all_reduce(tf.distribute.ReduceOp.SUM, values))
+            dtype: iter(context.all_reduce(tf.distribute.ReduceOp.SUM, values, options))
             for dtype, values in by_dtype.items()
         }
         return (

@@ -53,7 +53,11 @@ class TrainStep:
         self.state = state
         self.recipe = recipe
         num_replicas = recipe.assignment.num_replicas
-        self.reduction = Reduction(kind=recipe.reduction, num_replicas=num_replicas)
+        self.reduction = Reduction(
+            kind=recipe.reduction,
+            num_replicas=num_replicas,
+            bytes_per_pack=recipe.bytes_per_pack,
+        )
         self._micro_batch = self._forward_backward
         if recipe.jit_compile:
             self._micro_batch = tf.function(self._forward_backward, jit_compile=True)

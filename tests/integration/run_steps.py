@@ -60,6 +60,7 @@ class Job:
       num_units: convolutions of 'units'.
       data: 'synthetic', or 'records': JPEG images with the released augmentation.
       reduction: 'exact', 'float32' or 'bfloat16'.
+      bytes_per_pack: of the all-reduce, 0 for one pack.
       precision: Keras' dtype policy.
       frozen: freeze the first two units of 'units' (fine-tuning).
       aux_head: a second output, weight 0.4.
@@ -73,6 +74,7 @@ class Job:
     num_units: int = 3
     data: str = "synthetic"
     reduction: str = "exact"
+    bytes_per_pack: int = 0
     precision: str = "float32"
     frozen: bool = False
     aux_head: bool = False
@@ -281,6 +283,7 @@ def run_job(job, here):
         averages=Averages(),
         clip_global_norm=CLIP_GLOBAL_NORM,
         reduction=job.reduction,
+        bytes_per_pack=job.bytes_per_pack,
         seed=SEED,
     )
     step_class = FAULTS[job.fault] if job.fault else TrainStep

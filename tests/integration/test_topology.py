@@ -19,6 +19,8 @@ SLOW_TIMEOUT_SECS = 1500
 # 20 declared replicas of 2 images each, in every job.
 MAIN = {"name": "main", "num_steps": 50, "num_units": 10}
 RECORDS = {"name": "records", "num_steps": 6, "data": "records"}
+# Every kernel travels alone: that of a convolution takes 1.7 kB or more in an exact sum.
+PACKED = {**RECORDS, "name": "packed", "bytes_per_pack": 1000}
 FLOAT32 = {"name": "float32", "num_steps": 2, "data": "records", "reduction": "float32"}
 FAULTS = (
     "clip_before_reduction",
@@ -230,17 +232,18 @@ def test_records_give_the_same_bits_on_one_and_two_devices(one, two):
     assert differing(one["records"], two["records"]) == set()
 
 
-def test_two_processes_have_the_bits_of_two_devices(two, directory):
+def test_two_processes_have_the_bits_of_two_devices_however_their_sums_are_packed(two, directory):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     workers = {}
     for index in range(2):
         out = directory / f"worker-{index}"
         task = {"type": "worker", "index": index}
         tf_config = {"cluster": {"worker": addresses}, "task": task}
-        workers[out] = start(out, devices=1, jobs=[RECORDS], tf_config=tf_config)
+        workers[out] = start(out, devices=1, jobs=[RECORDS, PACKED], tf_config=tf_config)
     first, second = finish(workers)
     for worker in (first, second):
         assert differing(worker["records"], two["records"]) == set()
+        assert differing(worker["packed"], two["records"]) == set()
         assert_same_start(worker["records"], two["records"])
 
 

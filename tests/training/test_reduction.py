@@ -128,9 +128,11 @@ class RecordingContext:
 
     def __init__(self):
         self.sent = []
+        self.packs = set()
 
-    def all_reduce(self, _, values):
+    def all_reduce(self, _, values, options):
         self.sent.append([value.dtype for value in tf.nest.flatten(values)])
+        self.packs.add(options.bytes_per_pack)
         return values
 
 
@@ -144,13 +146,13 @@ class RecordingContext:
     ],
 )
 def test_wire_carries_the_type_of_the_kind_and_exact_counts(kind, sent):
-    reduction = Reduction(kind=kind, num_replicas=4)
+    reduction = Reduction(kind=kind, num_replicas=4, bytes_per_pack=50_000_000)
     context = RecordingContext()
     gradient = reduction.contribution(tf.constant([0.1, 0.2]), GRADIENT_BITS)
     statistic = reduction.contribution(tf.constant(0.3), STATISTIC_BITS)
     counted = tf.constant([2**40 + 1, 3], tf.int64)
     gradients, statistics, counts = reduction.all_reduce(context, [gradient], [statistic], counted)
-    assert context.sent == sent
+    assert context.sent == sent and context.packs == {50_000_000}
     np.testing.assert_array_equal(counts, [2**40 + 1, 3])
     mean = reduction.mean(gradients[0], GRADIENT_BITS)
     assert mean.dtype == tf.float32

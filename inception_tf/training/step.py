@@ -47,25 +47,22 @@ class TrainStep:
     """Runs optimizer steps on a strategy; the only place that writes the run's variables."""
 
     def __init__(self, strategy, state, recipe, *, clock):
-        """Args: clock, a function without arguments that returns seconds (for the data wait)."""
+        """Args: clock, a function without arguments that returns seconds, for the data wait."""
         self._clock = clock
         self.strategy = strategy
         self.state = state
         self.recipe = recipe
-        num_replicas = recipe.assignment.num_replicas
         self.reduction = Reduction(
             kind=recipe.reduction,
-            num_replicas=num_replicas,
+            num_replicas=recipe.assignment.num_replicas,
             bytes_per_pack=recipe.bytes_per_pack,
         )
         self._micro_batch = self._forward_backward
         if recipe.jit_compile:
             self._micro_batch = tf.function(self._forward_backward, jit_compile=True)
         # By path: the order of the state need not be the model's.
-        positions = {
-            variable.path: position
-            for position, variable in enumerate(state.model.non_trainable_variables)
-        }
+        fixed = state.model.non_trainable_variables
+        positions = {variable.path: position for position, variable in enumerate(fixed)}
         self._statistic_positions = [positions[variable.path] for variable in state.statistics]
 
     @tf.function

@@ -1,240 +1,103 @@
-"""Starts one command as several workers on this machine: `python -m inception_tf.launch`.
+"""Starts one command as several workers, and again after a failure: python -m inception_tf.launch.
 
   python -m inception_tf.launch --workers 2 -- python -m inception_tf.train --gin_file=...
+  python -m inception_tf.launch --hosts=a:5000,b:5000 --this_host=0 -- python -m ...
 
-Every worker gets its own TF_CONFIG on free loopback ports. All of them end together: when one
-fails, the rest are stopped, and the lines that the failing one wrote last are shown first.
+Every worker gets its own TF_CONFIG. All of them end together: when one fails, the rest are
+stopped, the lines that the failing one wrote last are shown, and all are started again where that
+can help. Nothing here loads TensorFlow: it starts at once.
 """
 
 import argparse
-import collections
-import contextlib
-import json
 import os
 import queue
 import shutil
 import signal
-import socket
-import subprocess
 import sys
-import threading
-import time
 
-from inception_tf import errors
-
-KEPT_LINES = 30  # of each worker, for the report of a failure
-READ_SECS = 5.0  # to read what a worker that is gone has written
-GPU_LIST = "CUDA_VISIBLE_DEVICES"
+from inception_tf import errors, launch_plan
+from inception_tf.launch_job import Job, report_failure
+from inception_tf.launch_output import JobOutput
+from inception_tf.launch_restarts import RestartPolicy, run_dir_of
 
 
-class Worker:
-    """One process of the job, with the last lines that it wrote.
-
-    Args:
-      index: its task index in TF_CONFIG.
-      command: program and arguments.
-      environment: the whole environment of the process.
-      ended: queue that receives this worker once its process is gone and its output is read.
-      print_line: called with each line of stdout and stderr, in the order written.
-    """
-
-    def __init__(self, index, command, environment, *, ended, print_line):
-        self.index = index
-        self.last_lines = collections.deque(maxlen=KEPT_LINES)
-        self.status = None
-        self._print_line = print_line
-        self._is_collected = False
-        # Reentrant: the handler of a signal sends it on, in whatever the main thread is doing.
-        self._lock = threading.RLock()
-        # Its own session: a Ctrl-C in the terminal reaches the launcher only, which passes it
-        # on once, and a worker's own children are stopped with it.
-        self._process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        threading.Thread(target=self._wait, args=(ended,), daemon=True).start()
-
-    def _read(self):
-        for line in self._process.stdout:
-            line = line.rstrip("\n")
-            self.last_lines.append(line)
-            self._print_line(f"[worker {self.index}] {line}")
-
-    def _wait(self, ended):
-        # Its end is awaited first and collected afterwards: only until then is its number its own.
-        with contextlib.suppress(ChildProcessError):  # collected by the system: SIGCHLD is ignored
-            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-        with self._lock:
-            self._send(signal.SIGKILL)  # children left behind would hold the pipe open
-            code = self._process.wait()
-            self._is_collected = True
-        self._reader.join(timeout=READ_SECS)
-        self.status = 128 - code if code < 0 else code  # ended by signal n: 128 + n, as in a shell
-        ended.put(self)
-
-    def send(self, signum):
-        """Sends a signal to the worker and its children, if it still runs."""
-        with self._lock:
-            if not self._is_collected:
-                self._send(signum)
-
-    def _send(self, signum):
-        try:
-            os.killpg(self._process.pid, signum)
-        except ProcessLookupError:
-            pass  # nothing of it is left
-
-
-class Job:
-    """The workers of one launch, from the first start to the last end.
+class Supervisor:
+    """Starts a job, and starts it again, until it has ended for good.
 
     Args:
       command: program and arguments of every worker.
-      environments: one whole environment per worker.
+      plan: a LaunchPlan.
+      policy: a RestartPolicy.
       grace_secs: time between asking a worker to stop and killing it.
-      stream: where the workers' lines go.
     """
 
-    def __init__(self, command, environments, *, grace_secs, stream):
+    def __init__(self, command, plan, policy, *, grace_secs):
         self._command = command
-        self._environments = environments
+        self._plan = plan
+        self._policy = policy
         self._grace_secs = grace_secs
-        self._stream = stream
-        self._lock = threading.Lock()
-        self._workers = []
-        self._ended = queue.SimpleQueue()
-        self._signal = None
+        self._job = None
+        self._signals = queue.SimpleQueue()  # may be put to in the handler of a signal
 
-    def forward(self, signum, _frame=None):
-        """Passes a signal on to every worker; a second one kills them."""
-        self._signal = signum if self._signal is None else signal.SIGKILL
-        self._send_all(self._signal)
+    def on_signal(self, signum, _frame):
+        """Passes SIGTERM and Ctrl-C on to every worker, and starts none again."""
+        self._signals.put(signum)
+        if self._job is not None:
+            self._job.forward(signum)
 
     def run(self):
-        """Runs all workers to their end.
+        """Runs the job to its end; the exit status of the worker whose failure ended it, else 0."""
+        while True:
+            end, is_said = self._start_once()
+            if end.guilty is None:
+                return 0
+            status = end.guilty.status
+            if status == errors.EXIT_PREEMPTED:
+                print("\nThe workers were asked to stop and did.", file=sys.stderr)
+                return status
+            report_failure(end, sys.stderr, is_said=is_said)
+            if end.is_stopped or not self._signals.empty():
+                return status
+            decision = self._policy.decide(status)
+            print(f"launch: worker {end.guilty.index}: {decision.words}", file=sys.stderr)
+            if decision.delay_secs is None:
+                return status
+            if self._is_stopped_within(decision.delay_secs):
+                print("launch: asked to stop; not started again", file=sys.stderr)
+                return errors.EXIT_PREEMPTED
 
-        Returns:
-          (guilty worker, all workers): the first that failed, else the first that was asked to
-          stop and did, else None.
-        """
-        for index, environment in enumerate(self._environments):
-            self._workers.append(
-                Worker(
-                    index,
-                    self._command,
-                    environment,
-                    ended=self._ended,
-                    print_line=self._print_line,
-                )
-            )
-        if self._signal is not None:  # it came while they were being started
-            self._send_all(self._signal)
-        failed = stopped = deadline = None
-        for _ in range(len(self._workers)):
-            worker = self._next_ended(deadline)
-            if worker.status == 0:
-                continue
-            if deadline is None:
-                deadline = time.monotonic() + self._grace_secs
-            if worker.status == errors.EXIT_PREEMPTED:
-                # It leaves with its checkpoint written, and so do the others at the same step:
-                # they are given the time, not another signal.
-                stopped = stopped or worker
-            elif failed is None:
-                failed = worker
-                self._send_all(signal.SIGTERM)
-        return failed or stopped, self._workers
+    def _start_once(self):
+        """(JobEnd of one start, whether all its workers ended with an error already shown)."""
+        self._policy.note_start()
+        output = JobOutput(sys.stdout, num_workers=len(self._plan.indices))
+        self._job = Job(
+            self._command,
+            self._plan.environments(os.environ),
+            grace_secs=self._grace_secs,
+            print_line=output.line,
+        )
+        # One that came before there was a job to pass it on to. In this order: it may come now.
+        if not self._signals.empty() and not self._job.is_signalled:
+            self._job.forward(signal.SIGTERM)
+        end = self._job.run()
+        self._job = None
+        output.close()
+        return end, output.is_shared_error
 
-    def _next_ended(self, deadline):
-        if deadline is not None:
-            try:
-                return self._ended.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                self._send_all(signal.SIGKILL)
-        return self._ended.get()
-
-    def _send_all(self, signum):
-        for worker in self._workers:
-            worker.send(signum)
-
-    def _print_line(self, line):
-        with self._lock:
-            print(line, file=self._stream, flush=True)
-
-
-def free_ports(count):
-    """TCP ports on the loopback interface that nothing listens on right now.
-
-    Returns:
-      list of `count` different port numbers. They are held together while they are chosen, so
-      that no two are the same.
-    """
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
-
-
-def worker_environments(environment, *, num_workers, devices_per_worker=None):
-    """The environment of each worker: TF_CONFIG and, where devices are shared out, its GPUs.
-
-    Args:
-      environment: mapping to start from.
-      num_workers: processes of the job.
-      devices_per_worker: GPUs of each worker, taken in order from CUDA_VISIBLE_DEVICES where
-        that is set ('' and '-1' hide all of them); None leaves every GPU visible to every worker.
-
-    Raises:
-      ConfigError: CUDA_VISIBLE_DEVICES lists fewer devices than the workers need.
-    """
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(num_workers)]
-    environments = []
-    for index in range(num_workers):
-        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        # Lines have to arrive while they are written, not when a buffer is full.
-        own = {**environment, "TF_CONFIG": json.dumps(task), "PYTHONUNBUFFERED": "1"}
-        if devices_per_worker is not None:
-            own[GPU_LIST] = ",".join(
-                _gpus_of(index, environment, num_workers, devices_per_worker)
-            )
-        environments.append(own)
-    return environments
-
-
-def _gpus_of(index, environment, num_workers, devices_per_worker):
-    if environment.get(GPU_LIST) in ("", "-1"):
-        return []  # hidden on purpose, and hidden they stay
-    needed = num_workers * devices_per_worker
-    visible = [str(number) for number in range(needed)]
-    if environment.get(GPU_LIST):
-        visible = environment[GPU_LIST].split(",")
-        if len(visible) < needed:
-            raise errors.ConfigError(
-                f"{num_workers} workers x {devices_per_worker} devices need {needed} devices in "
-                f"{GPU_LIST}.",
-                received=environment[GPU_LIST],
-                remedy="Start fewer workers, or make more devices visible.",
-            )
-    return visible[index * devices_per_worker : (index + 1) * devices_per_worker]
+    def _is_stopped_within(self, secs):
+        try:
+            self._signals.get(timeout=secs)
+        except queue.Empty:
+            return False
+        return True
 
 
 def parse_command_line(arguments):
     """(options, command of every worker) of the words after `python -m inception_tf.launch`.
 
     Raises:
-      ConfigError: there is no command after `--`, or it names no program.
+      ConfigError: there is no command after `--`, or it names no program, or options that exclude
+        each other.
     """
     split = arguments.index("--") if "--" in arguments else len(arguments)
     options = build_parser().parse_args(arguments[:split])
@@ -249,6 +112,14 @@ def parse_command_line(arguments):
         raise errors.ConfigError(
             "The command after `--` starts with a program that can be run.", received=command[0]
         )
+    if options.hosts is None and options.this_host is not None:
+        raise errors.ConfigError("--this_host needs --hosts.", received=options.this_host)
+    if options.hosts is not None and options.workers is not None:
+        raise errors.ConfigError(
+            "--hosts starts one worker per entry.",
+            received=f"--workers {options.workers} beside it",
+            remedy="Leave one of them out.",
+        )
     is_ours = any(word.startswith("inception_tf.") for word in command)
     if is_ours and options.devices_per_worker is not None:
         command = [*command, f"--gin_param=cluster.devices_per_worker={options.devices_per_worker}"]
@@ -259,20 +130,44 @@ def build_parser():
     """The options that stand before `--`."""
     parser = argparse.ArgumentParser(
         prog="python -m inception_tf.launch",
-        usage="%(prog)s --workers N [options] -- COMMAND ...",
-        description="Start COMMAND as N workers of one job on this machine.",
+        usage="%(prog)s [options] -- COMMAND ...",
+        description="Start COMMAND as the workers of one job, and again after a failure.",
         epilog="TensorFlow's servers listen on every interface of the machine and ask nobody "
         "for a password: use this on machines that strangers cannot reach.",
     )
-    parser.add_argument("--workers", type=positive_count, required=True, help="processes to start")
+    parser.add_argument(
+        "--workers",
+        type=positive_count,
+        help="processes to start (default: one per GPU of this machine, one without GPUs)",
+    )
     parser.add_argument(
         "--devices_per_worker",
+        "--devices-per-worker",
         type=positive_count,
-        help="devices of each worker: appended to `python -m inception_tf.<verb>` as "
-        "--gin_param=cluster.devices_per_worker=D, and each worker sees only its own GPUs",
+        help="GPUs of each worker, which sees no others (default: shared evenly); appended to "
+        "`python -m inception_tf.<verb>` as --gin_param=cluster.devices_per_worker=D",
+    )
+    parser.add_argument(
+        "--hosts",
+        help="host:port of every worker, separated by commas and the same on every host, instead "
+        "of --workers",
+    )
+    parser.add_argument(
+        "--this_host",
+        "--this-host",
+        help="which entries of --hosts to start here: 0 for the first, 0,1 for the first two",
+    )
+    parser.add_argument(
+        "--max_restarts",
+        "--max-restarts",
+        type=count,
+        default=3,
+        help="starts after failures that bring no newer checkpoint (default: %(default)s); 0 "
+        "never starts again",
     )
     parser.add_argument(
         "--grace_secs",
+        "--grace-secs",
         type=float,
         default=60.0,
         help="time that workers have to end once one of them has failed (default: %(default)s)",
@@ -280,46 +175,50 @@ def build_parser():
     return parser
 
 
+def count(text):
+    """A whole number from 0."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"at least 0, received {text}")
+    return number
+
+
 def positive_count(text):
+    """A whole number from 1."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"at least 1, received {text}")
     return number
 
 
-def report_failure(guilty, workers, stream):
-    """Prints what the failing worker wrote last, then how each of the others ended."""
-    if guilty.status == errors.EXIT_PREEMPTED:
-        print("\nThe workers were asked to stop and did.", file=stream)
-        return
-    print(f"\nworker {guilty.index} failed first, with status {guilty.status}:", file=stream)
-    for line in guilty.last_lines:
-        print(f"  {line}", file=stream)
-    for worker in workers:
-        if worker is not guilty:
-            print(f"worker {worker.index} ended with status {worker.status}", file=stream)
+def _plan(options, command):
+    # Workers on the CPU have no use for GPUs.
+    gpus = [] if "--device=cpu" in command else launch_plan.visible_gpus(os.environ)
+    if options.hosts is not None:
+        return launch_plan.plan_hosts(
+            gpus,
+            hosts=options.hosts,
+            this_host=options.this_host,
+            devices_per_worker=options.devices_per_worker,
+        )
+    return launch_plan.plan_here(
+        gpus, num_workers=options.workers, devices_per_worker=options.devices_per_worker
+    )
 
 
 def main(arguments=None):
-    """Runs the workers; returns the exit status of the first that failed, else 0."""
+    """Runs the workers; returns the exit status of the one whose failure ended the job, else 0."""
     try:
         options, command = parse_command_line(sys.argv[1:] if arguments is None else arguments)
-        environments = worker_environments(
-            os.environ,
-            num_workers=options.workers,
-            devices_per_worker=options.devices_per_worker,
-        )
+        plan = _plan(options, command)
     except errors.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
-    job = Job(command, environments, grace_secs=options.grace_secs, stream=sys.stdout)
+    policy = RestartPolicy(max_restarts=options.max_restarts, run_dir=run_dir_of(command))
+    supervisor = Supervisor(command, plan, policy, grace_secs=options.grace_secs)
     for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, job.forward)
-    guilty, workers = job.run()
-    if guilty is None:
-        return 0
-    report_failure(guilty, workers, sys.stderr)
-    return guilty.status
+        signal.signal(signum, supervisor.on_signal)
+    return supervisor.run()
 
 
 if __name__ == "__main__":

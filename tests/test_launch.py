@@ -11,15 +11,16 @@ import time
 
 import pytest
 
-from inception_tf import errors, launch
+from inception_tf import errors, launch, launch_job, launch_plan
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 INDEX = "import json, os, sys, time; i = json.loads(os.environ['TF_CONFIG'])['task']['index']; "
 
 
 def command_line(workers, code, *options):
-    door = [sys.executable, "-m", "inception_tf.launch", "--workers", str(workers), *options]
-    return [*door, "--", sys.executable, "-c", INDEX + code]
+    door = [sys.executable, "-m", "inception_tf.launch", "--workers", str(workers)]
+    # Once, unless a test says otherwise: argparse takes the last.
+    return [*door, "--max_restarts=0", *options, "--", sys.executable, "-c", INDEX + code]
 
 
 def run_workers(workers, code, *options):
@@ -31,6 +32,14 @@ def run_workers(workers, code, *options):
         timeout=60,
         check=False,
     )
+
+
+def job_of(workers, code, *, grace_secs=60.0):
+    environments = launch_plan.plan_here([], num_workers=workers).environments(os.environ)
+    return launch_job.Job(
+        [sys.executable, "-c", code], environments, grace_secs=grace_secs,
+        print_line=lambda index, line: None,
+    )  # fmt: skip
 
 
 def test_every_worker_gets_the_same_cluster_and_its_own_index():
@@ -59,7 +68,8 @@ def test_status_and_last_lines_are_those_of_the_worker_that_failed_first():
     report = done.stderr.strip().splitlines()
     assert report[0] == "worker 1 failed first, with status 7:"
     assert "no such shard" in report[2]
-    assert report[3:] == ["worker 0 ended with status 143", "worker 2 ended with status 143"]
+    assert report[3:5] == ["worker 0 ended with status 143", "worker 2 ended with status 143"]
+    assert len(report) == 6 and "not started again (--max_restarts 0)" in report[5]
 
 
 def test_a_worker_that_stopped_is_not_blamed_for_one_that_fails_later():
@@ -70,7 +80,37 @@ def test_a_worker_that_stopped_is_not_blamed_for_one_that_fails_later():
     report = done.stderr.strip().splitlines()
     assert report[0] == "worker 1 failed first, with status 5:"
     assert "disk on fire" in report[1]
-    assert report[2:] == ["worker 0 ended with status 143"]
+    assert report[2:] == ["worker 0 ended with status 143"]  # and not started again
+
+
+@pytest.mark.parametrize("own", ["sys.exit(1)", "sys.exit(2)", "os.kill(os.getpid(), 9)"])
+def test_a_worker_that_lost_its_peers_is_not_guilty_of_what_ended_them(own):
+    lost = "i == 0 and (print('lost worker 1'), sys.exit(138)); time.sleep(0.5); print('mine'); "
+    done = run_workers(2, lost + own)
+    assert done.returncode in (1, 2, 137)
+    report = done.stderr.strip().splitlines()
+    assert report[0].startswith("worker 1 failed first") and "mine" in report[1]
+    assert "lost worker 1" not in done.stderr
+
+
+def test_where_all_lost_each_other_the_first_is_named_and_the_frozen_one_is_woken(monkeypatch):
+    monkeypatch.setattr(launch_job, "SETTLE_SECS", 0.2)
+    code = INDEX + "i or sys.exit(138); import signal; os.kill(os.getpid(), signal.SIGSTOP)"
+    began, end = time.monotonic(), job_of(2, code).run()
+    assert (end.guilty.index, end.guilty.status) == (0, errors.EXIT_STUCK)
+    assert [worker.status for worker in end.workers] == [138, 128 + signal.SIGTERM]
+    assert time.monotonic() - began < 30  # and not only after the grace
+
+
+@pytest.mark.parametrize("first", ["os.kill(os.getpid(), 9)", "sys.exit(138)", "sys.exit(1)"])
+def test_a_status_that_no_peer_can_cause_is_the_guilty_one_also_when_it_comes_last(first):
+    code = (
+        "import signal; i and signal.signal(signal.SIGTERM, lambda *_: sys.exit(3)); "
+        f"print('up', flush=True); i or (time.sleep(0.5), {first}); time.sleep(1 + 50 * (i < 1)); "
+        "sys.exit(3)"
+    )
+    end = job_of(2, INDEX + code).run()
+    assert (end.guilty.index, end.guilty.status) == (1, errors.EXIT_NON_FINITE)
 
 
 def test_workers_that_were_asked_to_stop_and_did_are_no_failure():
@@ -87,9 +127,9 @@ def test_no_signal_goes_to_a_process_number_that_may_be_a_strangers(monkeypatch)
         assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
         sent.append(signum)
 
-    monkeypatch.setattr(launch.os, "killpg", kill_group)
+    monkeypatch.setattr(launch_job.os, "killpg", kill_group)
     ended = queue.SimpleQueue()
-    worker = launch.Worker(0, ["true"], os.environ, ended=ended, print_line=print)
+    worker = launch_job.Worker(0, ["true"], os.environ, ended=ended, print_line=print)
     assert ended.get(timeout=30).status == 0
     worker.send(signal.SIGTERM)
     assert sent == [signal.SIGKILL]
@@ -130,27 +170,6 @@ def test_a_signal_reaches_every_worker_and_its_answer_is_the_exit_status(signum)
         rest = sorted(job.stdout.read().split("\n"))
         assert job.wait(timeout=30) == errors.EXIT_PREEMPTED
     assert [line for line in rest if line] == ["[worker 0] saved 0", "[worker 1] saved 1"]
-
-
-def test_ports_differ_and_are_free():
-    ports = launch.free_ports(20)
-    assert len(set(ports)) == 20
-
-
-def test_devices_are_shared_out_in_order():
-    environments = launch.worker_environments(
-        {launch.GPU_LIST: "4,5,6,7"}, num_workers=2, devices_per_worker=2
-    )
-    assert [e[launch.GPU_LIST] for e in environments] == ["4,5", "6,7"]
-    for hidden in ("", "-1"):
-        environments = launch.worker_environments(
-            {launch.GPU_LIST: hidden}, num_workers=2, devices_per_worker=1
-        )
-        assert [e[launch.GPU_LIST] for e in environments] == ["", ""]
-    with pytest.raises(errors.ConfigError, match="3 workers x 2 devices need 6 devices"):
-        launch.worker_environments(
-            {launch.GPU_LIST: "4,5,6,7"}, num_workers=3, devices_per_worker=2
-        )
 
 
 def test_devices_per_worker_reaches_our_own_commands_only():

@@ -22,7 +22,10 @@ KEEPERS = (
     "records", "weights", "features", "networks", "show_batch", "checkpoints", "launch",
     "prove_resume", "plan_scaling",
 )  # fmt: skip
-DOOR_HELPERS = ("flags", "quiet_start", "network_tables")  # what doors share, and their tables
+DOOR_HELPERS = (  # what doors share, and the parts of single ones
+    "flags", "quiet_start", "network_tables", "launch_plan", "launch_job", "launch_output",
+    "launch_restarts",
+)  # fmt: skip
 DOOR = 5
 FLOORS = {
     **dict.fromkeys(("errors", "durable"), 0),

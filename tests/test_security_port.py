@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from inception_tf import launch
+from inception_tf import launch_plan
 from inception_tf.reporting import exposure
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
@@ -150,8 +150,8 @@ def test_a_worker_that_is_alone_opens_no_port():
 @pytest.mark.slow
 def test_each_worker_of_several_listens_on_every_interface_though_told_loopback():
     # If this fails, TensorFlow has learnt to bind an address, and the warning can go.
-    environments = launch.worker_environments(os.environ, num_workers=2)
-    found = listening_of(environments)
+    plan = launch_plan.plan_here([], num_workers=2)
+    found = listening_of(plan.environments(os.environ).values())
     assert len(found) == 2
     for address, listening in found:
         host, port = address.split(":")

@@ -14,6 +14,7 @@ import pathlib
 import tensorflow as tf
 
 from inception_tf import workers
+from inception_tf.assignment import Assignment
 from inception_tf.errors import ConfigError
 
 _GPU_LIST = "CUDA_VISIBLE_DEVICES"
@@ -33,6 +34,7 @@ class ClusterSpec:
       device: 'auto' (GPUs where TensorFlow has them, else the CPU), 'cpu' or 'gpu'.
       devices_per_worker: local devices; None takes every GPU, or one CPU device. Several CPU
         devices are logical ones that share the cores.
+      num_workers: workers that a training run must have; None takes those that there are.
       intra_op_threads: threads of one op in this process; None takes every core, and a resumed run
         takes what it had. Another count rounds differently from the first step on.
       deterministic: deterministic kernels, so that a run repeats its bits.
@@ -44,6 +46,7 @@ class ClusterSpec:
 
     device: str = "auto"
     devices_per_worker: int | None = None
+    num_workers: int | None = None
     intra_op_threads: int | None = None
     deterministic: bool = True
     tf32: bool = False
@@ -54,7 +57,7 @@ class ClusterSpec:
             raise ConfigError(
                 "cluster.device must be 'auto', 'cpu' or 'gpu'.", received=repr(self.device)
             )
-        for name in ("devices_per_worker", "intra_op_threads"):
+        for name in ("devices_per_worker", "num_workers", "intra_op_threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"cluster.{name} must be at least 1.", received=value)
@@ -62,53 +65,6 @@ class ClusterSpec:
             raise ConfigError(
                 "cluster.bytes_per_pack must not be negative.", received=self.bytes_per_pack
             )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """Which declared replica runs on which physical replica: r, r + R, r + 2R, ...
-
-    Attributes:
-      num_replicas: declared replicas N.
-      replica_batch: images n of one declared replica per step.
-      num_physical: physical replicas R over all workers, at most N.
-      first_local: id of this worker's first physical replica.
-      num_local: this worker's physical replicas.
-    """
-
-    num_replicas: int
-    replica_batch: int
-    num_physical: int = 1
-    first_local: int = 0
-    num_local: int = 1
-
-    def __post_init__(self):
-        for name in ("num_replicas", "replica_batch"):
-            if getattr(self, name) < 1:
-                received = getattr(self, name)
-                raise ConfigError(f"training.{name} must be at least 1.", received=received)
-        if self.num_physical > self.num_replicas:
-            raise ConfigError(
-                "There cannot be more devices than declared replicas.",
-                received=f"{self.num_physical} devices for {self.num_replicas} declared replicas",
-                remedy="Set cluster.devices_per_worker so that at most "
-                f"{self.num_replicas} devices take part, or declare more replicas of fewer images "
-                "(training.num_replicas, training.replica_batch): that changes the recipe.",
-            )
-
-    @property
-    def global_batch(self) -> int:
-        """Images per step, over all workers."""
-        return self.num_replicas * self.replica_batch
-
-    @property
-    def rounds(self) -> int:
-        """Declared replicas of the busiest physical replica."""
-        return -(-self.num_replicas // self.num_physical)
-
-    def declared_of(self, physical: int) -> range:
-        """The declared replicas of one physical replica, in the order it runs them."""
-        return range(physical, self.num_replicas, self.num_physical)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,6 +81,7 @@ class Cluster:
       deterministic: whether kernels are deterministic.
       address: host:port of this worker, as TF_CONFIG names it; None for a worker that is alone,
         which opens no port.
+      workers_from: who named the workers, in words.
     """
 
     strategy: tf.distribute.Strategy
@@ -136,6 +93,7 @@ class Cluster:
     intra_op_threads: int
     deterministic: bool
     address: str | None = None
+    workers_from: str = "TF_CONFIG"
 
     @property
     def is_chief(self) -> bool:
@@ -195,6 +153,7 @@ def join(spec: ClusterSpec) -> Cluster:
       ConfigError: TF_CONFIG or Slurm's variables are not usable, or the device that was asked
         for is not there.
     """
+    workers_from = workers.source_of(os.environ)
     addresses, worker_index = _read_workers()
     kind = _device_kind(spec)
     threads = spec.intra_op_threads or os.cpu_count()
@@ -222,7 +181,13 @@ def join(spec: ClusterSpec) -> Cluster:
         intra_op_threads=threads,
         deterministic=spec.deterministic,
         address=addresses[worker_index] if len(addresses) > 1 else None,
+        workers_from=workers_from,
     )
+
+
+def check_num_workers(spec: ClusterSpec) -> None:
+    """Raises ConfigError unless there are as many workers as the config asks for."""
+    workers.check_number(spec.num_workers, os.environ)
 
 
 def _read_workers():

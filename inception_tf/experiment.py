@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from inception_tf import inputs as run_inputs
 from inception_tf import overview, preparation, products
-from inception_tf.cluster import ClusterSpec
+from inception_tf.cluster import ClusterSpec, check_num_workers
 from inception_tf.data.image import Augmentation, EvaluationCrop
 from inception_tf.data.pipeline import DataSpec
 from inception_tf.errors import ConfigError
@@ -96,6 +96,7 @@ def train(
     """
     directory = RunDirectory(run_dir)
     with contextlib.ExitStack() as stack:
+        check_num_workers(experiment.cluster)
         cluster = preparation.join_cluster(experiment, directory)
         # From here on: TensorFlow's own handler, set by the strategy, swallows SIGTERM.
         stop_requests = stack.enter_context(_stop_requests())

@@ -17,8 +17,8 @@ from inception_tf.launch_restarts import NEVER_AGAIN
 
 KEPT_LINES = 30  # of each worker, for the report of a failure
 READ_SECS = 5.0  # to read what a worker that is gone has written
-# Peers see a worker's sockets close while it is still dying: the one that failed may end after
-# those that lost it.
+# Peers see a worker's sockets close while it is still dying, so the one that failed may end after
+# those that lost it; and what is wrong with a configuration all workers find out by themselves.
 SETTLE_SECS = 5.0
 
 
@@ -194,7 +194,8 @@ class Job:
             # are given the time, not another signal.
             self._kill_at_secs = min(self._kill_at_secs, now + self._grace_secs)
         else:
-            wait_secs = SETTLE_SECS if status == errors.EXIT_STUCK else 0.0
+            settles = status == errors.EXIT_STUCK or status in NEVER_AGAIN
+            wait_secs = SETTLE_SECS if settles else 0.0
             self._ask_at_secs = min(self._ask_at_secs, now + wait_secs)
 
     def _next_ended(self):

@@ -5,7 +5,7 @@ import re
 import shutil
 import threading
 
-HOLD_SECS = 3.0  # that an error waits for the other workers to say the same
+HOLD_SECS = 10.0  # that an error waits at most for the other workers to say the same
 
 _PROGRESS = re.compile(r"step [\d,]+/[\d,]+ ")
 _CLEAR_LINE = "\r\x1b[K"

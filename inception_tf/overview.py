@@ -79,6 +79,7 @@ def start_text(prepared):
             intra_op_threads=cluster.intra_op_threads,
             is_deterministic=cluster.deterministic,
             reduction=training.reduction,
+            workers_from=cluster.workers_from,
         ),
         memory=facts.memory_guess(
             num_parameters=num_parameters,

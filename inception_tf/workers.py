@@ -20,6 +20,27 @@ def read(environment):
     return slurm.read_step(environment) or (["localhost"], 0)
 
 
+def source_of(environment):
+    """Who named the workers, in words."""
+    if "TF_CONFIG" in environment:
+        return "TF_CONFIG"
+    return "Slurm" if slurm.read_step(environment) else "no TF_CONFIG, no Slurm step"
+
+
+def check_number(expected, environment):
+    """Raises ConfigError unless there are as many workers as expected; None expects any number."""
+    addresses, _ = read(environment)
+    if expected not in (None, len(addresses)):
+        found = "1 worker" if len(addresses) == 1 else f"{len(addresses)} workers"
+        raise ConfigError(
+            f"There must be {expected} workers, as cluster.num_workers says.",
+            received=f"{found} ({source_of(environment)})",
+            remedy="Start that many, with `python -m inception_tf.launch --workers "
+            f"{expected} -- ...` or as launch/README.md shows, or set cluster.num_workers = None "
+            "for any number.",
+        )
+
+
 def _parse_tf_config(text):
     remedy = (
         'Give {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}, '

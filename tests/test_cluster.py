@@ -94,6 +94,23 @@ def test_a_chief_comes_before_the_workers(monkeypatch, task, index):
     assert read(monkeypatch, config) == (["z:1", "a:1", "b:1"], index)
 
 
+def test_another_number_of_workers_than_the_config_asks_for_is_refused(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    cluster.check_num_workers(ClusterSpec(num_workers=1))
+    cluster.check_num_workers(ClusterSpec())
+    with pytest.raises(ConfigError) as caught:
+        cluster.check_num_workers(ClusterSpec(num_workers=5))
+    for text in ("5 workers", "1 worker (no TF_CONFIG, no Slurm step)", "launch --workers 5"):
+        assert text in str(caught.value)
+    task = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+    cluster.check_num_workers(ClusterSpec(num_workers=2))
+    with pytest.raises(ConfigError, match=r"Received: 2 workers \(TF_CONFIG\)"):
+        cluster.check_num_workers(ClusterSpec(num_workers=1))
+    with pytest.raises(ConfigError, match="cluster.num_workers must be at least 1"):
+        ClusterSpec(num_workers=0)
+
+
 WORKERS = {"worker": ["a:1", "b:1"]}
 
 

@@ -140,18 +140,18 @@ def test_a_worker_that_ignores_the_stop_is_killed_after_the_grace():
     done = run_workers(
         2,
         "import signal; i and signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', i); "
-        "time.sleep(50 if i else 1); sys.exit(3)",
+        "time.sleep(50 if i else 1); sys.exit(7)",
         "--grace_secs=1",
     )
-    assert done.returncode == 3
+    assert done.returncode == 7
     assert "worker 1 ended with status 137" in done.stderr
     assert time.monotonic() - began < 30
 
 
 def test_a_child_that_outlives_its_worker_does_not_hold_up_the_job():
     began = time.monotonic()
-    done = run_workers(1, "import subprocess; subprocess.Popen(['sleep', '50']); sys.exit(4)")
-    assert done.returncode == 4
+    done = run_workers(1, "import subprocess; subprocess.Popen(['sleep', '50']); sys.exit(7)")
+    assert done.returncode == 7
     assert time.monotonic() - began < 20
 
 

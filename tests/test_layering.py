@@ -15,7 +15,7 @@ EXPERIMENT = (
     "experiment", "preparation", "session", "products", "inputs", "overview", "run_directory",
     "initial_weights", "model_source", "bad_records", "seen_images",
 )  # fmt: skip
-CLUSTER = ("cluster", "workers", "slurm")
+CLUSTER = ("cluster", "assignment", "workers", "slurm")
 CONFIG = ("config", "parameters", "bindings", "resolved", "run_config")
 DOORS = ("train", "evaluate", "export", "predict", "report")
 KEEPERS = (

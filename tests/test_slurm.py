@@ -115,6 +115,11 @@ def in_step(monkeypatch):
         monkeypatch.setenv(name, value)
 
 
+def test_a_config_that_wants_other_workers_is_told_that_slurm_names_these(in_step):
+    with pytest.raises(ConfigError, match=r"5 workers \(Slurm\)"):
+        cluster.check_num_workers(cluster.ClusterSpec(num_workers=4))
+
+
 def test_tensorflow_is_told_of_the_step_by_tf_config(in_step):
     addresses, index = cluster._read_workers()
     assert index == 2 and len(addresses) == 5

@@ -97,12 +97,14 @@ class MachineFacts:
       intra_op_threads: per process.
       is_deterministic: deterministic kernels.
       reduction: 'exact', 'float32' or 'bfloat16'.
+      workers_from: who named the workers, or why there is one ('TF_CONFIG', 'Slurm' ...).
     """
 
     devices: Sequence[str]
     intra_op_threads: int
     is_deterministic: bool
     reduction: str
+    workers_from: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

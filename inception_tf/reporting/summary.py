@@ -268,7 +268,7 @@ def _devices_line(machine, batch):
     local = ", ".join(
         f"{number} x {device}" for device, number in Counter(machine.devices).items()
     )
+    workers = f"{quantities.count_of(batch.num_workers, 'worker')} ({machine.workers_from})"
     if batch.num_workers == 1:
-        return local
-    workers = quantities.count_of(batch.num_workers, "worker")
+        return f"{local}; {workers}"
     return f"{local} on this worker; {workers}, {batch.num_physical} devices in all"

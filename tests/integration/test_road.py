@@ -135,6 +135,7 @@ def test_a_run_tells_what_it_does_and_keeps_what_it_was_made_of(straight):
     run_dir, said = straight
     for text in (
         "16 images a step = 4 declared replicas x 4; 1 device: 4 rounds, 100% busy",
+        "1 x CPU; 1 worker (no TF_CONFIG, no Slurm step)",
         "the same bits on any number of devices",
         "model.width_multiplier            1.0          0.05",
         "step 24/24",
@@ -226,6 +227,16 @@ def test_another_recipe_is_refused_until_one_is_said_to_win(straight, data_dir, 
     assert "exponential_decay.learning_rate = 0.045" in (tmp_path / "run/config.gin").read_text()
     changes = [json.loads(line) for line in open(tmp_path / "run" / "changes.jsonl")]
     assert {"step": 24, "parameter": "logging.every_steps", "before": 1, "now": 4} in changes
+
+
+@pytest.mark.slow
+def test_a_run_on_another_number_of_workers_than_its_config_asks_for_does_not_start(
+    data_dir, tmp_path
+):
+    done = run(train_command(tmp_path / "run", data_dir, params=["cluster.num_workers = 2"]))
+    assert done.returncode == 2
+    assert "1 worker (no TF_CONFIG, no Slurm step)" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_is_left_alone(straight, data_dir):
@@ -395,6 +406,7 @@ def test_two_workers_end_with_the_bits_of_one_process_and_one_goes_on_where_two_
     done = run([*launched, *train_command(tmp_path / "two", data_dir)])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 devices of 2 workers: 2 rounds, 100% busy" in done.stdout
+    assert "1 x CPU on this worker; 2 workers (TF_CONFIG), 2 devices in all" in done.stdout
     assert_same_run(tmp_path / "two", straight[0])
 
     process = start([*launched, *train_command(tmp_path / "stopped", data_dir)])
@@ -405,6 +417,34 @@ def test_two_workers_end_with_the_bits_of_one_process_and_one_goes_on_where_two_
     done = run(train_command(tmp_path / "stopped", data_dir))
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_run(tmp_path / "stopped", straight[0])
+
+
+def pid_of_worker(launcher, index):
+    """Process number of one of the workers that a launcher has started."""
+    children = pathlib.Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text()
+    for pid in map(int, children.split()):
+        environment = pathlib.Path(f"/proc/{pid}/environ").read_text().split("\0")
+        told = dict(text.split("=", 1) for text in environment if "=" in text)
+        if json.loads(told["TF_CONFIG"])["task"]["index"] == index:
+            return pid
+    raise AssertionError(f"no worker {index} among {children}")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="workers are found in /proc")
+def test_a_job_whose_worker_was_killed_starts_again_and_ends_with_the_bits_of_a_straight_run(
+    straight, data_dir, tmp_path
+):
+    job = start([*command("launch", "--workers=2", "--"), *train_command(tmp_path, data_dir)])
+    wait_for_step(job, tmp_path, 4)
+    os.kill(pid_of_worker(job, 1), signal.SIGKILL)
+    said = job.communicate(timeout=TIMEOUT_SECS)[0]
+    assert job.returncode == 0, said
+    assert "worker 1 failed first, with status 137" in said
+    (again,) = re.findall("launch: .*", said)
+    step = int(re.search(r"all start again in 1 s from the checkpoint of step (\d+)", again)[1])
+    assert 4 <= step < NUM_STEPS and f"is at step {step} of {NUM_STEPS}" in said
+    assert_same_run(tmp_path, straight[0])
 
 
 @pytest.mark.slow

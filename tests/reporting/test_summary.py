@@ -36,6 +36,7 @@ MACHINE = facts.MachineFacts(
     intra_op_threads=1,
     is_deterministic=True,
     reduction="exact",
+    workers_from="no TF_CONFIG, no Slurm step",
 )
 
 
@@ -104,7 +105,7 @@ def test_the_start_summary_does_the_arithmetic():
         "32,450,360 parameters at full width: --gin_file=configs/irv2_paper.gin",
         "memory     about 7.4 GiB a device: weights 213 MiB, slots 426 MiB, averages 213 MiB, "
         "gradients 213 MiB, accumulators 426 MiB, activations 6.0 GiB",
-        "devices    8 x NVIDIA H200",
+        "devices    8 x NVIDIA H200; 1 worker (no TF_CONFIG, no Slurm step)",
         "same bits  reduction 'exact': the same bits on any number of devices and workers, with "
         "this device type, precision and thread count",
         "           intra-op threads: 1 a process",
@@ -152,6 +153,16 @@ def test_each_reduction_states_the_promise_that_holds():
     line, threads = summary.promise_lines(loose, BATCH)
     assert threads == "intra-op threads: 1 a process"
     assert line.startswith("deterministic=False: two runs of this very command differ")
+
+
+def test_several_workers_are_told_with_who_named_them():
+    batch = dataclasses.replace(BATCH, num_physical=16, num_workers=2)
+    machine = dataclasses.replace(MACHINE, workers_from="Slurm")
+    text = summary.start_summary(
+        run_dir="runs/irv2", seed=0, data=DATA, batch=batch, schedule=SCHEDULE, model=MODEL,
+        machine=machine,
+    )  # fmt: skip
+    assert "8 x NVIDIA H200 on this worker; 2 workers (Slurm), 16 devices in all\n" in text
 
 
 def test_generated_batches_are_called_so():

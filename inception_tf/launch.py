@@ -18,7 +18,7 @@ import sys
 from inception_tf import errors, launch_plan
 from inception_tf.launch_job import Job, report_failure
 from inception_tf.launch_output import JobOutput
-from inception_tf.launch_restarts import RestartPolicy, run_dir_of
+from inception_tf.launch_restarts import RestartPolicy
 
 
 class Supervisor:
@@ -214,7 +214,7 @@ def main(arguments=None):
     except errors.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
-    policy = RestartPolicy(max_restarts=options.max_restarts, run_dir=run_dir_of(command))
+    policy = RestartPolicy(max_restarts=options.max_restarts, command=command)
     supervisor = Supervisor(command, plan, policy, grace_secs=options.grace_secs)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, supervisor.on_signal)

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import pathlib
 import queue
 import signal
 import subprocess
@@ -37,6 +38,7 @@ class Worker:
         self.index = index
         self.last_lines = collections.deque(maxlen=KEPT_LINES)
         self.status = None
+        self.was_frozen = False
         self._print_line = print_line
         self._is_collected = False
         # Reentrant: the handler of a signal sends it on, in whatever the main thread is doing.
@@ -75,6 +77,13 @@ class Worker:
         self._reader.join(timeout=READ_SECS)
         self.status = 128 - code if code < 0 else code  # ended by signal n: 128 + n, as in a shell
         ended.put(self)
+
+    def note_frozen(self):
+        """Remembers whether a signal such as SIGSTOP holds the process, where /proc tells."""
+        with self._lock, contextlib.suppress(OSError):
+            if not self._is_collected:
+                stat = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text()
+                self.was_frozen = stat.rpartition(")")[2].split()[0] == "T"
 
     def send(self, signum):
         """Sends a signal to the worker and its children, if it still runs."""
@@ -209,6 +218,8 @@ class Job:
             pass
         if due_secs == self._ask_at_secs:
             self._is_asked, self._ask_at_secs = True, math.inf
+            for worker in self._workers:
+                worker.note_frozen()
             self._kill_at_secs = min(self._kill_at_secs, time.monotonic() + self._grace_secs)
             self._send_all(signal.SIGTERM)
         else:
@@ -240,4 +251,7 @@ def report_failure(end, stream, *, is_said):
             print(f"  {line}", file=stream)
     for worker in end.workers:
         if worker is not guilty:
-            print(f"worker {worker.index} ended with status {worker.status}", file=stream)
+            frozen = " was frozen by a signal, such as SIGSTOP, and" if worker.was_frozen else ""
+            print(
+                f"worker {worker.index}{frozen} ended with status {worker.status}", file=stream
+            )

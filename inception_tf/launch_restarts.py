@@ -45,18 +45,19 @@ class RestartPolicy:
 
     Args:
       max_restarts: without a newer checkpoint; 0 never starts again.
-      run_dir: of the run; None where nobody can know, and then every restart counts.
+      command: program and arguments of a worker. Only of one that trains it is known where the
+        checkpoints lie: of any other every restart counts.
     """
 
-    def __init__(self, *, max_restarts, run_dir=None):
+    def __init__(self, *, max_restarts, command):
         self._max_restarts = max_restarts
-        self._run_dir = run_dir
+        self._command = command
         self._num_restarts = 0
         self._start_step = None
 
     def note_start(self):
         """Remembers the checkpoint that the start goes on from."""
-        self._start_step = self._newest_step()
+        self._start_step = newest_step_of(self._command)
 
     def decide(self, status) -> Decision:
         """What follows a start that ended with this status of the guilty worker."""
@@ -65,7 +66,7 @@ class RestartPolicy:
             return Decision(delay_secs=None, words=f"{ended}: not started again")
         if self._max_restarts == 0:
             return Decision(delay_secs=None, words=f"{ended}: not started again (--max_restarts 0)")
-        newest = self._newest_step()
+        newest = newest_step_of(self._command)
         if newest is not None and (self._start_step is None or newest > self._start_step):
             self._num_restarts = 0
         if self._num_restarts >= self._max_restarts:
@@ -82,9 +83,6 @@ class RestartPolicy:
             words=f"{ended}: all start again in {delay_secs:g} s{start} (restart "
             f"{self._num_restarts} of at most {self._max_restarts} without a newer checkpoint)",
         )
-
-    def _newest_step(self):
-        return None if self._run_dir is None else newest_checkpoint_step(self._run_dir)
 
 
 def meaning_of(status):
@@ -124,12 +122,15 @@ def _value_of(flag, words):
     return value
 
 
-def newest_checkpoint_step(run_dir):
-    """Step of the newest checkpoint of a run, None before the first.
+def newest_step_of(command):
+    """Step of the newest checkpoint that a command would go on from; None where there is none.
 
     By its name alone, as training/checkpoint.py gives it once all is written: to verify it is the
     run's own business.
     """
-    names = (path.name for path in pathlib.Path(run_dir, "checkpoints").glob("step-*"))
+    run_dir = run_dir_of(command)
+    if run_dir is None:
+        return None
+    names = (path.name for path in (run_dir / "checkpoints").glob("step-*"))
     steps = [int(name[5:]) for name in names if re.fullmatch(r"step-\d{9}", name, re.ASCII)]
     return max(steps, default=None)

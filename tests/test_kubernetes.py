@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from inception_tf import cluster, errors
+from inception_tf.launch_restarts import NEVER_AGAIN
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 FOLDER = CHECKOUT / "launch" / "kubernetes"
@@ -149,7 +150,7 @@ def test_all_workers_start_again_together_and_never_alone():
     assert JOBSET["spec"]["failurePolicy"]["maxRestarts"] > 0
 
 
-def test_a_mistake_of_the_user_ends_the_job_and_a_preemption_starts_it_again():
+def test_what_a_start_would_repeat_ends_the_job_and_all_else_starts_it_again():
     actions = {}
     for rule in JOB["podFailurePolicy"]["rules"]:
         codes = rule["onExitCodes"]
@@ -157,7 +158,11 @@ def test_a_mistake_of_the_user_ends_the_job_and_a_preemption_starts_it_again():
         actions |= dict.fromkeys(codes["values"], rule["action"])
     # `Count` with backoffLimit 0 fails the Job for another reason than PodFailurePolicy, for which
     # the JobSet has no rule; its default is RestartJobSet.
-    assert actions == {errors.ConfigError.exit_status: "FailJob", errors.EXIT_PREEMPTED: "Count"}
+    assert actions == {
+        **dict.fromkeys(NEVER_AGAIN, "FailJob"),
+        errors.EXIT_STUCK: "Count",
+        errors.EXIT_PREEMPTED: "Count",
+    }
     (rule,) = JOBSET["spec"]["failurePolicy"]["rules"]
     assert rule["action"] == "FailJobSet" and rule["onJobFailureReasons"] == ["PodFailurePolicy"]
     # The server's own pattern for names of rules.

@@ -93,13 +93,19 @@ def test_a_worker_that_lost_its_peers_is_not_guilty_of_what_ended_them(own):
     assert "lost worker 1" not in done.stderr
 
 
-def test_where_all_lost_each_other_the_first_is_named_and_the_frozen_one_is_woken(monkeypatch):
+def test_where_all_lost_each_other_the_first_is_named_and_the_frozen_one_is_woken(
+    monkeypatch, capsys
+):
     monkeypatch.setattr(launch_job, "SETTLE_SECS", 0.2)
     code = INDEX + "i or sys.exit(138); import signal; os.kill(os.getpid(), signal.SIGSTOP)"
     began, end = time.monotonic(), job_of(2, code).run()
     assert (end.guilty.index, end.guilty.status) == (0, errors.EXIT_STUCK)
     assert [worker.status for worker in end.workers] == [138, 128 + signal.SIGTERM]
     assert time.monotonic() - began < 30  # and not only after the grace
+    launch_job.report_failure(end, sys.stderr, is_said=False)
+    said = capsys.readouterr().err
+    assert "worker 0 failed first, with status 138" in said
+    assert "worker 1 was frozen by a signal, such as SIGSTOP, and ended with status 143" in said
 
 
 @pytest.mark.parametrize("first", ["os.kill(os.getpid(), 9)", "sys.exit(138)", "sys.exit(1)"])
@@ -197,3 +203,8 @@ def test_the_file_in_launch_is_the_same_door():
         check=True,
     )
     assert "--devices_per_worker" in done.stdout
+
+
+def test_the_launcher_itself_starts_at_once():
+    code = "import sys, inception_tf.launch; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, check=True)

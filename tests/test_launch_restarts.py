@@ -101,13 +101,17 @@ def test_after_a_stop_nothing_is_started_again_though_a_worker_fails_of_it(tmp_p
 
 @pytest.mark.parametrize("status", [2, 3, 4, 126, 127])
 def test_no_number_of_restarts_helps_against_what_a_start_repeats(status):
-    policy = RestartPolicy(max_restarts=9)
+    policy = RestartPolicy(max_restarts=9, command=["true"])
     policy.note_start()
     assert policy.decide(status).delay_secs is None
 
 
+def train_in(run_dir):
+    return ["python", "-m", "inception_tf.train", f"--run_dir={run_dir}"]
+
+
 def test_restarts_are_counted_from_the_newest_checkpoint(tmp_path):
-    policy = RestartPolicy(max_restarts=2, run_dir=tmp_path)
+    policy = RestartPolicy(max_restarts=2, command=train_in(tmp_path))
     for step in range(10, 200, 10):  # a machine lost again and again, and always a newer step
         policy.note_start()
         (tmp_path / f"checkpoints/step-{step:09}").mkdir(parents=True)
@@ -122,7 +126,7 @@ def test_restarts_are_counted_from_the_newest_checkpoint(tmp_path):
 
 
 def test_the_back_off_doubles_up_to_a_minute():
-    policy = RestartPolicy(max_restarts=9)
+    policy = RestartPolicy(max_restarts=9, command=["true"])
     delays = []
     for _ in range(10):
         policy.note_start()
@@ -131,13 +135,13 @@ def test_the_back_off_doubles_up_to_a_minute():
 
 
 def test_the_newest_checkpoint_is_read_from_its_name(tmp_path):
-    assert launch_restarts.newest_checkpoint_step(tmp_path) is None
+    assert launch_restarts.newest_step_of(train_in(tmp_path)) is None
     for step in (1_200, 90):
         CheckpointStore.of_run(tmp_path).save(step=step, values={"x": 0.0}, facts={})
     checkpoints = tmp_path / "checkpoints"
     for other in (".new-abc-step-000009999", "step-9999", "step-000009999.bak"):
         (checkpoints / other).mkdir()
-    assert launch_restarts.newest_checkpoint_step(tmp_path) == 1_200
+    assert launch_restarts.newest_step_of(train_in(tmp_path)) == 1_200
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 
 import pytest
 
@@ -148,7 +149,9 @@ def job(tmp_path):
         "scontrol": 'echo "$@" >>calls',
         "squeue": 'echo "$STATE"',
         "sleep": "true",
-        "python": 'echo "$SLURM_PROCID $*" >>arguments; set -- $STATUSES; '
+        # Asked for the newest checkpoint, by `-c`, or a worker.
+        "python": f'[ "$1" != -c ] || exec {sys.executable} "$@"; '
+        'echo "$SLURM_PROCID $*" >>arguments; set -- $STATUSES; '
         "shift $SLURM_PROCID; exit $1",
     }
     for name, body in programs.items():
@@ -162,7 +165,7 @@ def job(tmp_path):
             env={
                 "PATH": f"{tmp_path}:{os.environ['PATH']}", "STATUSES": statuses,
                 "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "77", "MAX_CRASHES": "1",
-                "STATE": state,
+                "STATE": state, "PYTHONPATH": str(CHECKOUT),
             },
             timeout=60, check=False,
         )  # fmt: skip
@@ -190,15 +193,34 @@ def test_a_job_that_was_cancelled_is_not_called_back(job, statuses, tmp_path):
     assert not list(tmp_path.glob("slurm-77*"))
 
 
-@pytest.mark.parametrize("statuses", ["2 2", "2 137", "2 143", "143 2"])
-def test_a_configuration_to_be_mended_is_not_requeued(job, statuses):
-    assert job(statuses) == (2, "")
+@pytest.mark.parametrize(
+    ("status", "other"), [(2, 0), (2, 137), (3, 143), (4, 138), (126, 1), (127, 138)]
+)
+def test_what_a_start_would_repeat_is_not_requeued(job, status, other):
+    assert job(f"{status} {other}") == (status, "")
+    assert job(f"{other} {status}") == (status, "")
+
+
+@pytest.mark.parametrize("statuses", ["138 1", "1 138"])
+def test_a_worker_that_lost_the_others_is_not_the_one_that_failed(job, statuses):
+    assert job(statuses) == (1, "requeue 77\n")
+
+
+def test_workers_that_all_lost_each_other_are_requeued(job):
+    assert job("138 138") == (138, "requeue 77\n")
 
 
 def test_crashes_are_requeued_until_there_were_too_many(job):
     assert job("1 143") == (1, "requeue 77\n")
     assert job("143 143") == (143, "requeue 77\n")  # a preemption between is no crash
     assert job("137 1") == (137, "")
+
+
+def test_crashes_are_counted_from_the_newest_checkpoint(job, tmp_path):
+    for step in (10, 20, 30):
+        (tmp_path / f"run/checkpoints/step-{step:09}").mkdir(parents=True)
+        assert job("137 1", f"--run_dir={tmp_path}/run") == (137, "requeue 77\n")
+    assert job("137 1", f"--run_dir={tmp_path}/run") == (137, "")
 
 
 def test_the_whole_slurm_refuses_a_directory_that_it_did_not_make(tmp_path):

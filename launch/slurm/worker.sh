@@ -14,6 +14,16 @@ case $status in
   touch "$WORKER_REPORTS/stopped"
   exit 0
   ;;
+2 | 3 | 4 | 126 | 127)
+  # No other worker's end makes one end so.
+  echo "$status" >"$WORKER_REPORTS/failed"
+  ;;
+138)
+  # It lost the others, of which the one that failed may still be ending: srun, which stops all of
+  # them for this one, is not told before that one could report.
+  echo "$status" >"$WORKER_REPORTS/lost"
+  sleep 5
+  ;;
 *)
   # Of the first that failed alone: the others fail for its sake, or are stopped by srun.
   (set -o noclobber && echo "$status" >"$WORKER_REPORTS/failed") 2>/dev/null

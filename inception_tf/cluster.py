@@ -143,18 +143,22 @@ def _sum_over_replicas(value):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
 
-def join(spec: ClusterSpec) -> Cluster:
+def join(spec: ClusterSpec, *, is_alone: bool = False) -> Cluster:
     """Configures TensorFlow, finds the other workers and builds the strategy.
 
     Call once per process and before any other use of TensorFlow: threads, memory growth and
     determinism cannot be changed later.
 
+    Args:
+      spec: the hardware to use.
+      is_alone: one worker, whatever TF_CONFIG and Slurm say.
+
     Raises:
       ConfigError: TF_CONFIG or Slurm's variables are not usable, or the device that was asked
         for is not there.
     """
-    workers_from = workers.source_of(os.environ)
-    addresses, worker_index = _read_workers()
+    workers_from = workers.source_of({} if is_alone else os.environ)
+    addresses, worker_index = (["localhost"], 0) if is_alone else _read_workers()
     kind = _device_kind(spec)
     threads = spec.intra_op_threads or os.cpu_count()
     _configure_tensorflow(spec, kind=kind, threads=threads)

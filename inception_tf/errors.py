@@ -6,6 +6,7 @@ EXIT_FAULT = 1  # a fault of the program or of the machine: starting again may h
 EXIT_USER_ERROR = 2  # configuration or data: starting again without a change fails again
 EXIT_NON_FINITE = 3  # values became NaN, Inf or too large, and would again: runs repeat their bits
 EXIT_NO_ROOM = 4  # no checkpoint could be written, several times in a row
+EXIT_NOT_REPRODUCED = 5  # replay_step: the failure that a run met did not come again
 EXIT_STUCK = 138  # nothing moved for too long, or other workers were lost: start all again
 EXIT_PREEMPTED = 143  # a stop was asked for and the checkpoint is written: start again
 

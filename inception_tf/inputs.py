@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from inception_tf.cluster import Assignment
 from inception_tf.data import order, pipeline
 from inception_tf.data.manifest import Manifest, find_data_dir, open_index
 from inception_tf.data.photo import PhotoEdits, edits_of
@@ -118,6 +119,42 @@ def open_inputs(data_spec, model_spec, *, run_dir, splits, trains=False):
 
 def train_batches(inputs, experiment, cluster, assignment, *, start_step):
     """Distributed iterator of training batches whose first one is that of `start_step`."""
+    dataset = _train_dataset(inputs, experiment, assignment, start_step=start_step)
+    return iter(_distribute(dataset, cluster.strategy))
+
+
+def declared_batch(inputs, experiment, *, declared, step):
+    """The images and labels of one declared replica in one step, made again from the records.
+
+    Returns:
+      float32 [n, H, W, 3] in [-1, 1] and int32 [n]: the bits that every run of them is fed.
+
+    Raises:
+      DataError: a bad record.
+    """
+    training = experiment.training
+    # A device for each declared replica, and this process has the one that is asked for.
+    assignment = Assignment(
+        num_replicas=training.num_replicas,
+        replica_batch=training.replica_batch,
+        num_physical=training.num_replicas,
+        first_local=declared,
+    )
+    data = dataclasses.replace(experiment.data, prefetch_steps=0)
+    experiment = dataclasses.replace(experiment, data=data)
+    try:
+        batch = next(iter(_train_dataset(inputs, experiment, assignment, start_step=step)))
+    except tf.errors.OpError as error:
+        positions = order.step_positions(step, declared, assignment=assignment)
+        record_ids = order.record_ids(
+            positions, seed=training.seed, num_examples=inputs.num_train_examples
+        )
+        reader = inputs.readers[data.train_split]
+        raise_data_error(error, reader, record_ids=record_ids)
+    return batch["images"][0].numpy(), batch["labels"][0].numpy()
+
+
+def _train_dataset(inputs, experiment, assignment, *, start_step):
     model = experiment.model
     place = {
         "assignment": assignment,
@@ -129,17 +166,13 @@ def train_batches(inputs, experiment, cluster, assignment, *, start_step):
         "label_offset": int(model.background_class),
     }
     if inputs.is_synthetic:
-        dataset = pipeline.synthetic_dataset(
-            num_classes=inputs.num_classes, **place
-        )
-    else:
-        dataset = pipeline.train_dataset(
-            inputs.readers[experiment.data.train_split],
-            num_examples=inputs.num_train_examples,
-            augmentation=experiment.augmentation,
-            **place,
-        )
-    return iter(_distribute(dataset, cluster.strategy))
+        return pipeline.synthetic_dataset(num_classes=inputs.num_classes, **place)
+    return pipeline.train_dataset(
+        inputs.readers[experiment.data.train_split],
+        num_examples=inputs.num_train_examples,
+        augmentation=experiment.augmentation,
+        **place,
+    )
 
 
 def eval_batches(inputs, experiment, cluster):

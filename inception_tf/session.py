@@ -4,7 +4,7 @@ import pathlib
 
 import tensorflow as tf
 
-from inception_tf import products
+from inception_tf import failed_step, products
 from inception_tf.bad_records import BadRecordLog
 from inception_tf.reporting import summary
 from inception_tf.training.checkpoint import CheckpointStore
@@ -117,12 +117,22 @@ class Session:
         """Whether this process was asked to stop."""
         return bool(self.stop_requests)
 
-    def last_checkpoint(self):
-        """The sentence that names the last good checkpoint."""
+    def keep_failed_step(self, step, outputs, batch):
+        """Keeps a failed step for replay_step; what was found, and what to do about it."""
+        found, remedy = failed_step.keep(
+            self.prepared,
+            step=step,
+            outputs=outputs,
+            batch=batch,
+            checkpoint_facts=self.checkpoint_facts,
+        )
         newest, _ = self.store.newest_verified()
-        if newest is None:
-            return f"No checkpoint lies in {self.store.directory}."
-        return f"The last good checkpoint is {newest.path}."
+        last = (
+            f"No checkpoint lies in {self.store.directory}."
+            if newest is None
+            else f"The last good checkpoint is {newest.path}."
+        )
+        return found, f"{last} {remedy}"
 
     # -- parts ---------------------------------------------------------------------------------
 

@@ -13,14 +13,14 @@ HALLS = ("training", "evaluation", "serving")
 # Three rooms in several files each; the files of one may import each other.
 EXPERIMENT = (
     "experiment", "preparation", "session", "products", "inputs", "overview", "run_directory",
-    "initial_weights", "model_source", "bad_records", "seen_images",
+    "initial_weights", "model_source", "bad_records", "seen_images", "failed_step", "replay",
 )  # fmt: skip
 CLUSTER = ("cluster", "assignment", "workers", "slurm")
 CONFIG = ("config", "parameters", "bindings", "resolved", "run_config")
 DOORS = ("train", "evaluate", "export", "predict", "report")
 KEEPERS = (
     "records", "weights", "features", "networks", "show_batch", "checkpoints", "launch",
-    "prove_resume", "plan_scaling",
+    "prove_resume", "plan_scaling", "replay_step",
 )  # fmt: skip
 DOOR_HELPERS = (  # what doors share, and the parts of single ones
     "flags", "quiet_start", "network_tables", "launch_plan", "launch_job", "launch_output",

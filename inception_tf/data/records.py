@@ -39,6 +39,16 @@ class BadRecord:
     reason: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where an image comes from; the fields of BadRecord but for the reason."""
+
+    record_id: int
+    shard: str
+    offset: int
+    key: str
+
+
 class _Unusable(Exception):
     """One record cannot be used; `reason` and `key` as those of BadRecord."""
 
@@ -131,6 +141,24 @@ class RecordReader:
         except _Unusable as fault:
             return self._describe(record_id, fault)
         return None
+
+    def origin(self, record_id: int, *, has_boxes: bool = False) -> Origin:
+        """Where the image comes from that a read of this id gives: of it, or of its stand-in.
+
+        Args:
+          record_id: in [0, num_examples).
+          has_boxes: as for `find_fault`.
+
+        Raises:
+          DataError: as `read`.
+        """
+        self._read_one(record_id, has_boxes=has_boxes)  # what is bad on the way is known now
+        while record_id in self._bad:
+            record_id = (record_id + 1) % len(self.index)
+        payload = self._read_payload(record_id)
+        key = tfrecord.parse_example(payload, schema=self.manifest.schema).filename
+        shard = os.path.basename(self.index.files[self.index.shard[record_id]])
+        return Origin(record_id, shard, int(self.index.offset[record_id]), key)
 
     def check_budget(self) -> None:
         """Raises DataError if more records are known to be bad than tolerated."""

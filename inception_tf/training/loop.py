@@ -136,8 +136,12 @@ class Hooks(typing.Protocol):
     def clock(self) -> float:
         """Seconds."""
 
-    def last_checkpoint(self) -> str:
-        """Names the last good checkpoint; asked where a step has failed."""
+    def keep_failed_step(self, step: int, outputs: dict, batch: dict | None) -> tuple[str, str]:
+        """Keeps what a failed step is looked at with: what was found, and what to do about it.
+
+        The variables are those before the step. Batch: this worker's of the step, None where the
+        device alone had it.
+        """
 
     def started(self, step: int, secs_per_step: float) -> None:
         """Once, after the second step of this process, with what that step took."""
@@ -183,9 +187,10 @@ def train(train_step, iterator, *, start_step, steps_per_loop, cadence, hooks: H
                 is_traced = not is_traced
             most = steps_per_loop if loops >= 2 else 1
             size = min(most, cadence.next_stop(step) - step)
-            outputs, times = _run_loop(train_step, iterator, size, steps_per_loop, hooks)
+            outputs, times, batch = _run_loop(train_step, iterator, size, steps_per_loop, hooks)
             step, loops = step + size, loops + 1
-            _check_finite(outputs, hooks)
+            _check_finite(outputs, batch, hooks)
+            del batch  # not kept beside the next one
             if loops == 2:
                 hooks.started(step, times.secs)
                 interval = _NO_TIME
@@ -208,8 +213,8 @@ def train(train_step, iterator, *, start_step, steps_per_loop, cadence, hooks: H
 
 
 def _run_loop(train_step, iterator, size, steps_per_loop, hooks):
-    """One device loop: its outputs and its times."""
-    flags = [0, 0]
+    """One device loop: its outputs, its times and, where the host has it, its batch."""
+    flags, batch = [0, 0], None
     flags[SAVE_FLAG], flags[STOP_FLAG] = int(hooks.save_is_due()), int(hooks.stop_is_due())
     flags = tf.constant(flags, tf.int64)
     began = hooks.clock()
@@ -221,21 +226,22 @@ def _run_loop(train_step, iterator, size, steps_per_loop, hooks):
         waited = hooks.clock() - began
         outputs = train_step.run_one(batch, flags)
     outputs["host_flags"].numpy()  # the loop has ended before its time is taken
-    return outputs, Interval(num_steps=size, secs=hooks.clock() - began, data_wait_secs=waited)
+    times = Interval(num_steps=size, secs=hooks.clock() - began, data_wait_secs=waited)
+    return outputs, times, batch
 
 
-def _check_finite(outputs, hooks):
+def _check_finite(outputs, batch, hooks):
     failed_step = int(outputs["failed_step"])
     if failed_step < 0:
         return
     what = "not finite" if int(outputs["non_finite"]) or not int(outputs["too_large"]) else (
         "too large for exact sums"
     )
+    found, remedy = hooks.keep_failed_step(failed_step, outputs, batch)
     raise NonFiniteError(
         f"The loss, gradients and statistics of every step must be finite; at step {failed_step:,} "
         f"they were {what}. No update was applied from that step on.",
         received=f"loss {float(outputs['data_loss_nats'])}, "
-        f"gradient norm {float(outputs['gradient_norm'])}",
-        remedy=f"{hooks.last_checkpoint()} Start again from there with a lower learning rate, or "
-        "look at that step's images.",
+        f"gradient norm {float(outputs['gradient_norm'])}; {found}",
+        remedy=remedy,
     )

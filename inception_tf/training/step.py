@@ -6,12 +6,10 @@ contributes, and one all-reduce gives every device the sums over all N. From the
 does the same update of its own copy of the variables.
 """
 
-import zlib
-
 import tensorflow as tf
 
-from inception_tf.training import objective as objectives
 from inception_tf.training.averaging import apply_average, decay_at
+from inception_tf.training.declared import NUM_METRICS, DeclaredReplica, count_faults
 from inception_tf.training.optimizer import clip_scale
 from inception_tf.training.reduction import (
     GRADIENT_BITS,
@@ -19,9 +17,7 @@ from inception_tf.training.reduction import (
     STATISTIC_BITS,
     Reduction,
     from_grid,
-    to_grid,
 )
-from inception_tf.training.state import is_dropout_seed
 
 # What `TrainStep` returns, equal on every device and worker.
 _OUTPUTS = {
@@ -35,12 +31,10 @@ _OUTPUTS = {
     "learning_rate": tf.float32,
     "non_finite": tf.int64,  # declared replicas with a NaN or Inf
     "too_large": tf.int64,  # declared replicas with a value that the sums could not hold
+    "faults": tf.int64,  # [N], why each declared replica cannot be summed (declared.read_faults)
     "failed_step": tf.int64,  # the first step that could not be applied, else -1
     "host_flags": tf.int64,  # [F], sums over the workers of what each host passed in
 }
-# Data loss, replicas without one that can be summed, correct images, non-finite and too large
-# replicas.
-_NUM_METRICS = 5
 
 
 class TrainStep:
@@ -57,13 +51,7 @@ class TrainStep:
             num_replicas=recipe.assignment.num_replicas,
             bytes_per_pack=recipe.bytes_per_pack,
         )
-        self._micro_batch = self._forward_backward
-        if recipe.jit_compile:
-            self._micro_batch = tf.function(self._forward_backward, jit_compile=True)
-        # By path: the order of the state need not be the model's.
-        fixed = state.model.non_trainable_variables
-        positions = {variable.path: position for position, variable in enumerate(fixed)}
-        self._statistic_positions = [positions[variable.path] for variable in state.statistics]
+        self.declared_replica = DeclaredReplica(state, recipe, self.reduction)
 
     @tf.function
     def run(self, iterator, num_steps, host_flags):
@@ -81,6 +69,7 @@ class TrainStep:
         """
         outputs = {name: tf.zeros([], dtype) for name, dtype in _OUTPUTS.items()}
         outputs["host_flags"] = tf.zeros_like(host_flags)
+        outputs["faults"] = tf.zeros([self.recipe.assignment.num_replicas], tf.int64)
         outputs["failed_step"] = tf.constant(-1, tf.int64)
         waited = tf.constant(0.0, tf.float64)
         for _ in tf.range(num_steps):
@@ -145,7 +134,7 @@ class TrainStep:
 
         def contribute(round_index):
             declared = physical + round_index * assignment.num_physical
-            return self._contribution(
+            return self.declared_replica.contribution(
                 batch["images"][round_index], batch["labels"][round_index], step, declared
             )
 
@@ -166,82 +155,12 @@ class TrainStep:
         _, sums, counted = tf.while_loop(
             lambda round_index, *_: round_index < count,
             body,
-            (tf.constant(0), zeros, tf.zeros([_NUM_METRICS], tf.int64)),
+            (tf.constant(0), zeros, tf.zeros([NUM_METRICS + assignment.num_replicas], tf.int64)),
             parallel_iterations=1,
         )
         return sums, counted
 
-    def _contribution(self, images, labels, step, declared):
-        """What one declared replica adds: gradients, statistics, metrics, all as carried."""
-        # Dropout's keys are made out here: XLA folds keys of 32 bits alone.
-        fixed = self.state.model.non_trainable_variables
-        fixed = [self._fixed_value(variable, step, declared) for variable in fixed]
-        loss, gradients, statistics, num_correct = self._micro_batch(
-            images, labels, fixed, self._loss_scale()
-        )
-        # The norm is one pass over the values, and bounds each of them.
-        gradient_sizes = [tf.sqrt(2.0 * tf.nn.l2_loss(gradient)) for gradient in gradients]
-        statistic_sizes = [tf.reduce_max(tf.abs(statistic)) for statistic in statistics]
-        sizes = [loss, *gradient_sizes, *statistic_sizes]
-        is_finite = tf.reduce_all([tf.math.is_finite(size) for size in sizes])
-        has_loss = tf.abs(loss) < self.reduction.limit(METRIC_BITS)
-        within = [has_loss]
-        if self.reduction.carried_dtype == tf.int64:
-            within += [size < self.reduction.limit(GRADIENT_BITS) for size in gradient_sizes]
-            within += [size < self.reduction.limit(STATISTIC_BITS) for size in statistic_sizes]
-        counted = [
-            to_grid(loss, METRIC_BITS),
-            ~has_loss,
-            num_correct,
-            ~is_finite,
-            is_finite & ~tf.reduce_all(within),
-        ]
-        counted = tf.stack([tf.cast(count, tf.int64) for count in counted])
-        sums = [self.reduction.contribution(value, GRADIENT_BITS) for value in gradients]
-        sums += [self.reduction.contribution(value, STATISTIC_BITS) for value in statistics]
-        return sums, counted
-
-    def _forward_backward(self, images, labels, fixed, scale):
-        """Loss, gradients and new moving statistics of one declared replica."""
-        model, recipe = self.state.model, self.recipe
-        trainable = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(trainable)
-            outputs, new_fixed = model.stateless_call(trainable, fixed, images, training=True)
-            outputs = objectives.named_outputs(outputs)
-            loss = objectives.data_loss(
-                outputs,
-                labels,
-                weights=recipe.output_weights,
-                smoothing=recipe.label_smoothing,
-                prior=recipe.smoothing_prior,
-            )
-            scaled = loss * scale
-        gradients = tape.gradient(scaled, trainable, unconnected_gradients="zero")
-        gradients = [tf.cast(gradient, tf.float32) / scale for gradient in gradients]
-        statistics = [
-            tf.cast(new_fixed[position], tf.float32) for position in self._statistic_positions
-        ]
-        predicted = tf.argmax(outputs["logits"], axis=-1, output_type=labels.dtype)
-        num_correct = tf.math.count_nonzero(predicted == labels)
-        return loss, gradients, statistics, num_correct
-
-    def _fixed_value(self, variable, step, declared):
-        """A non-trainable variable's value, or a dropout layer's key for this replica and step."""
-        if not is_dropout_seed(variable):
-            return tf.convert_to_tensor(variable.value)
-        layer = zlib.crc32(variable.path.encode())
-        key = tf.constant([self.recipe.seed, layer], tf.int64)
-        # Named, or the generator would depend on the device type.
-        key = tf.random.fold_in(key, step, alg="philox")
-        return tf.random.fold_in(key, tf.cast(declared, tf.int64), alg="philox")
-
     # -- the update ----------------------------------------------------------------------------
-
-    def _loss_scale(self):
-        if self.recipe.loss_scale is None:
-            return tf.constant(1.0)
-        return tf.identity(self.state.scalars["loss_scale"])
 
     def _add_l2(self, gradients):
         """Adds L2 once, to the mean over the declared replicas; returns the L2 loss too."""
@@ -257,8 +176,12 @@ class TrainStep:
 
     def _metrics(self, counted, step, l2_loss, norm):
         assignment = self.recipe.assignment
-        metrics, host_flags = counted[:_NUM_METRICS], counted[_NUM_METRICS:]
-        loss_sum, without_loss, num_correct, non_finite, too_large = tf.unstack(metrics)
+        num_flags = counted.shape[0] - NUM_METRICS - assignment.num_replicas
+        metrics, faults, host_flags = tf.split(
+            counted, [NUM_METRICS, assignment.num_replicas, num_flags]
+        )
+        loss_sum, without_loss, num_correct = tf.unstack(metrics)
+        non_finite, too_large = count_faults(faults)
         loss = from_grid(loss_sum, METRIC_BITS, count=assignment.num_replicas)
         nothing = tf.constant(float("nan"))
         return {
@@ -266,6 +189,7 @@ class TrainStep:
             "accuracy": tf.cast(num_correct / assignment.global_batch, tf.float32),
             "non_finite": non_finite,
             "too_large": too_large,
+            "faults": faults,
             "host_flags": host_flags,
             "l2_loss_nats": l2_loss,
             "gradient_norm": tf.where(non_finite + too_large > 0, nothing, norm),

@@ -224,8 +224,12 @@ class AddsL2OnEveryDevice(TrainStep):
 class DropsTheSameEverywhere(TrainStep):
     """Dropout is keyed by the device's round and not by the declared replica."""
 
-    def _fixed_value(self, variable, step, declared):
-        return super()._fixed_value(variable, step, declared // self.recipe.assignment.num_physical)
+    def __init__(self, strategy, state, recipe, **kwargs):
+        super().__init__(strategy, state, recipe, **kwargs)
+        own, num_physical = self.declared_replica.fixed_values, recipe.assignment.num_physical
+        self.declared_replica.fixed_values = lambda step, declared: own(
+            step, declared // num_physical
+        )
 
 
 class ReducesInFloat32(TrainStep):

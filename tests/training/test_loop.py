@@ -81,7 +81,9 @@ def record(train_step, made, *, steps_per_loop=1, start_step=0, save_at=(), stop
         save_is_due=lambda: train_step.steps in save_at,
         stop_is_due=lambda: train_step.steps in stop_at,
         clock=train_step.clock,
-        last_checkpoint=lambda: "The last good checkpoint is step-40.",
+        keep_failed_step=lambda step, outputs, batch: (
+            "replica 3 first", f"Look at {batch} of step {step}."
+        ),
     )
     reached = train(
         train_step,
@@ -259,7 +261,7 @@ def test_a_failed_step_stops_the_run_and_is_named(flag, what):
     message = str(caught.value)
     assert f"at step 1,234 they were {what}" in message
     assert "No update was applied" in message and "loss nan, gradient norm nan" in message
-    assert "The last good checkpoint is step-40." in message
+    assert "; replica 3 first." in message and message.endswith("Look at 0 of step 1234.")
     assert caught.value.exit_status == 3
 
 
@@ -274,7 +276,7 @@ def test_nothing_is_saved_or_logged_after_a_failed_step():
         save_is_due=lambda: True,
         stop_is_due=lambda: True,
         clock=step.clock,
-        last_checkpoint=lambda: "",
+        keep_failed_step=lambda *_: ("", ""),
     )
     with pytest.raises(NonFiniteError):
         train(

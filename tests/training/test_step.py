@@ -15,6 +15,7 @@ from small_run import (
     random_batches,
 )
 
+from inception_tf.training.declared import read_faults
 from inception_tf.training.groups import VariableGroups
 from inception_tf.training.optimizer import Momentum
 from inception_tf.training.reduction import GRADIENT_BITS, Reduction
@@ -202,6 +203,9 @@ def test_a_non_finite_image_of_one_replica_applies_no_update(conv_run, batches, 
     images[1, 0, 2, 3, 1] = value
     outputs = conv_run.take(images, labels)
     assert outputs["failed_step"] == 41 and outputs["non_finite"] == 1
+    fault, = read_faults(outputs["faults"], conv_run.state)
+    assert (fault.declared, fault.is_too_large, fault.what) == (1, False, "the loss")
+    assert np.isnan(fault.value)
     # Sums on the grid know no NaN: no number that they happen to hold is passed on.
     assert np.isnan(outputs["data_loss_nats"]) and np.isnan(outputs["gradient_norm"])
     assert conv_run.bits() == before
@@ -246,6 +250,11 @@ def test_a_value_too_large_for_the_sums_is_flagged_and_not_wrapped(wide_run):
     outputs = wide_run.take(images, LABELS)
     assert outputs["too_large"] == 1 and outputs["non_finite"] == 0
     assert outputs["failed_step"] == 0
+    fault, = read_faults(outputs["faults"], wide_run.state)
+    assert (fault.declared, fault.is_too_large) == (1, True)
+    assert fault.what == "the gradient of logits/kernel"
+    # x (p - q) with p = 1/2: two columns of 1e8 and little else.
+    np.testing.assert_allclose(fault.value, 1e8 * 2**0.5, rtol=1e-6)
     # The loss is a number all the same, but not the norm of a sum that could not be formed.
     np.testing.assert_allclose(outputs["data_loss_nats"], np.log(2.0), rtol=1e-6)
     assert np.isnan(outputs["gradient_norm"])

@@ -1,5 +1,6 @@
 """What a job's workers write, as one stream: a prefix per line, one progress line on a terminal."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -56,7 +57,7 @@ class JobOutput:
         with self._lock:
             if self._progress:
                 self._progress = ""
-                print(file=self._stream, flush=True)
+                self._print("")
 
     def _begins_error(self, text):
         # Once: a program that goes on after its errors is not held up again.
@@ -83,12 +84,16 @@ class JobOutput:
                     self._write(f"[worker {index}] {text}")
 
     def _write(self, line):
-        clear = _CLEAR_LINE if self._progress else ""
-        print(clear + line, file=self._stream, flush=True)
+        self._print((_CLEAR_LINE if self._progress else "") + line)
         if self._progress:
             self._draw()
 
     def _draw(self):
         # One column less than there are: the last one wraps on some terminals.
         columns = shutil.get_terminal_size().columns - 1
-        print(_CLEAR_LINE + self._progress[:columns], end="", file=self._stream, flush=True)
+        self._print(_CLEAR_LINE + self._progress[:columns], end="")
+
+    def _print(self, text, *, end="\n"):
+        # Whoever read this may be gone; the workers still have to be read, or they would wait.
+        with contextlib.suppress(BrokenPipeError):
+            print(text, end=end, file=self._stream, flush=True)

@@ -5,6 +5,7 @@ import os
 import pathlib
 import pty
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -153,3 +154,14 @@ def test_a_single_workers_error_waits_for_nobody():
     stream = io.StringIO()
     JobOutput(stream, num_workers=1).line(3, "error: a")
     assert stream.getvalue() == "[worker 3] error: a\n"
+
+
+def test_workers_are_read_to_their_end_though_nobody_reads_the_launcher():
+    code = "[print('x' * 1000) for _ in range(1000)]"  # more than a pipe holds
+    with subprocess.Popen(launched(code), cwd=CHECKOUT, stdout=subprocess.PIPE) as job:
+        job.stdout.close()
+        try:
+            status = job.wait(timeout=30)
+        finally:
+            job.send_signal(signal.SIGTERM)
+    assert status == 0

@@ -55,6 +55,25 @@ def test_a_killed_worker_is_told_of_in_one_line_and_all_start_again_on_new_ports
     assert not set(first.split()) & set(second.split())
 
 
+@pytest.mark.slow
+def test_the_launchers_of_several_hosts_start_again_and_meet(tmp_path):
+    # Worker 1 is killed; worker 0, on another host, ends as one that lost it.
+    code = "n == 1 and (i == 0 and (time.sleep(1), sys.exit(138)), os.kill(os.getpid(), 9))"
+    options = ["--hosts=a:5000,b:5000", "--max_restarts=1"]
+    jobs = [
+        subprocess.Popen(
+            launched(code, *options, f"--this_host={host}"), cwd=tmp_path, text=True,
+            stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        )
+        for host in (0, 1)
+    ]  # fmt: skip
+    said = [job.communicate(timeout=60)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], said
+    assert "worker 0: status 138 (stuck, or other workers lost): all start again" in said[0]
+    assert "worker 1: status 137 (SIGKILL): all start again" in said[1]
+    assert starts_of(tmp_path, 0) == starts_of(tmp_path, 1) == ["5000 5000"] * 2
+
+
 @pytest.mark.parametrize("status", [errors.EXIT_USER_ERROR, errors.EXIT_PREEMPTED])
 def test_what_would_end_the_same_way_and_what_was_asked_for_is_not_started_again(tmp_path, status):
     done = run_launched(tmp_path, f"sys.exit({status})", "--workers=1")

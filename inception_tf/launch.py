@@ -55,11 +55,13 @@ class Supervisor:
             if status == errors.EXIT_PREEMPTED:
                 print("\nThe workers were asked to stop and did.", file=sys.stderr)
                 return status
-            report_failure(end, sys.stderr, is_said=is_said)
+            if not is_said:
+                report_failure(end, sys.stderr)
             if end.is_stopped or not self._signals.empty():
                 return status
             decision = self._policy.decide(status)
-            print(f"launch: worker {end.guilty.index}: {decision.words}", file=sys.stderr)
+            who = "all workers" if is_said else f"worker {end.guilty.index}"
+            print(f"launch: {who}: {decision.words}", file=sys.stderr)
             if decision.delay_secs is None:
                 return status
             if self._is_stopped_within(decision.delay_secs):

@@ -236,19 +236,17 @@ class Job:
 _SURE, _OWN, _LOST, _KILLED, _STOPPED, _WELL = range(6)
 
 
-def report_failure(end, stream, *, is_said):
+def report_failure(end, stream):
     """Prints what the failing worker wrote last, then how each of the others ended.
 
     Args:
       end: a JobEnd with a guilty worker.
       stream: where to.
-      is_said: all workers ended with one and the same error, which stands there already.
     """
     guilty = end.guilty
-    if not is_said:
-        print(f"\nworker {guilty.index} failed first, with status {guilty.status}:", file=stream)
-        for line in guilty.last_lines:
-            print(f"  {line}", file=stream)
+    print(f"\nworker {guilty.index} failed first, with status {guilty.status}:", file=stream)
+    for line in guilty.last_lines:
+        print(f"  {line}", file=stream)
     for worker in end.workers:
         if worker is not guilty:
             frozen = " was frozen by a signal, such as SIGSTOP, and" if worker.was_frozen else ""

@@ -102,7 +102,7 @@ def test_where_all_lost_each_other_the_first_is_named_and_the_frozen_one_is_woke
     assert (end.guilty.index, end.guilty.status) == (0, errors.EXIT_STUCK)
     assert [worker.status for worker in end.workers] == [138, 128 + signal.SIGTERM]
     assert time.monotonic() - began < 30  # and not only after the grace
-    launch_job.report_failure(end, sys.stderr, is_said=False)
+    launch_job.report_failure(end, sys.stderr)
     said = capsys.readouterr().err
     assert "worker 0 failed first, with status 138" in said
     assert "worker 1 was frozen by a signal, such as SIGSTOP, and ended with status 143" in said

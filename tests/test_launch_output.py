@@ -121,7 +121,9 @@ def test_an_error_of_all_workers_is_written_once():
     assert [line for line in done.stdout.splitlines() if "up" not in line] == [
         "(all 3 workers) error: no such config", "(all 3 workers)   a  b",
     ]  # fmt: skip
-    assert "no such config" not in done.stderr
+    assert done.stderr == (
+        "launch: all workers: status 2 (configuration or data to be mended): not started again\n"
+    )
 
 
 @pytest.mark.parametrize("second", [["error: b"], ["error: a", "more"], []])

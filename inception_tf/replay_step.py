@@ -91,8 +91,8 @@ def _heading(failed, cluster):
     left_out = ", ".join(map(str, facts["left_out"]))
     return (
         f"step {failed.step:,} of {failed.path.parent}: loss {facts['data_loss_nats']}, gradient "
-        f"norm {facts['gradient_norm']} on {facts['num_devices']} devices of "
-        f"{facts['num_workers']} workers; here on one {cluster.device_kind}"
+        f"norm {facts['gradient_norm']} (devices: {facts['num_devices']}, workers: "
+        f"{facts['num_workers']}); here on one {cluster.device_kind}"
         + (f"\nnot kept of it: the batches of declared replicas {left_out}" if left_out else "")
     )
 
@@ -239,10 +239,9 @@ def _extremes_text(what, rows, *, is_full):
     bad = [number for number, row in enumerate(rows) if row.num_non_finite]
     text = f"all {len(rows)} {what}s are finite"
     if bad:
-        # The backward pass comes from the loss: there it begins with the last one.
-        begin = f"nearest to the loss {rows[bad[-1]].name}"
-        if what == "layer output":
-            begin = f"the first of them {rows[bad[0]].name}"
+        begin = f"the first of them {rows[bad[0]].name}"
+        if what == "gradient":  # the backward pass comes from the loss and begins with the last
+            begin = f"nearest to the loss {rows[bad[-1]].name}"
         text = f"{len(bad)} of {len(rows)} {what}s are not finite, {begin}"
     if is_full:
         shown = set(range(len(rows)))

@@ -202,6 +202,18 @@ def test_skipped_records_are_replaced_by_the_next_good_one_and_counted(records):
     assert images[13] == images[0]
 
 
+def test_the_origin_of_an_image_is_the_record_that_stood_in(records):
+    rewrite(records, {2: FAULTS["cut_in_half"][0], 3: with_jpeg(without_quantization_tables)})
+    reader = open_reader(records, on_bad_record="skip", max_bad_records=2)
+    index = reader.index
+    for asked, read in ((5, 5), (6, 8), (7, 8)):
+        origin = reader.origin(asked)
+        assert (origin.record_id, origin.shard) == (read, SHARD)
+        assert origin.offset == index.offset[read]
+        payload = (records / SHARD).read_bytes()[origin.offset + 12 :][: index.length[read]]
+        assert origin.key == tfrecord.parse_example(payload).filename != ""
+
+
 def test_more_bad_records_than_tolerated_stop_the_run(records):
     rewrite(records, {2: FAULTS["cut_in_half"][0], 3: with_jpeg(without_quantization_tables)})
     reader = open_reader(records, on_bad_record="skip", max_bad_records=1)

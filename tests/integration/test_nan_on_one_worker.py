@@ -35,7 +35,8 @@ def test_both_workers_stop_at_the_step_and_say_whose_it_was(failed_run):
     assert f"at step {STEP} they were not finite" in said
     assert "declared replica 1 (worker 1, CPU:0) has nan as the loss" in said
     assert f"python -m inception_tf.replay_step {run_dir}/failed_step_{STEP}" in said
-    assert "worker 0 ended with status 3" in said
+    # The launcher says so where both ended with this one message and status.
+    assert "launch: all workers: status 3" in said and "not started again" in said
     newest, skipped = CheckpointStore.of_run(run_dir).newest_verified()
     assert newest.step == 4 and not skipped
 

@@ -74,16 +74,20 @@ class BadRecordLog:
         return self.keep()
 
     def keep(self) -> list[str]:
-        """Keeps what this process knows of, without asking the others; lines as `exchange`."""
+        """Keeps what this process knows of, without asking the others; lines as `exchange`.
+
+        Raises:
+          OSError: the disk did not take the list; the next call tells and writes it again.
+        """
         new = [
             (split, record)
             for split, reader in self._readers.items()
             for record in reader.bad_records
             if (split, record.record_id) not in self._kept
         ]
-        self._kept.update((split, record.record_id) for split, record in new)
         if new and self._cluster.is_chief:
             durable.save_text(self.path, "".join(self._lines()))
+        self._kept.update((split, record.record_id) for split, record in new)
         return [
             f"left out bad record {record.record_id:,} of {split!r}: {record.reason}"
             f" ({record.shard} at byte {record.offset:,})"

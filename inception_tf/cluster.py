@@ -6,6 +6,7 @@ TensorFlow is configured here, once, at the start of the road.
 
 import ctypes
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -115,13 +116,18 @@ class Cluster:
           One int per worker; of a column, n lists of one int per worker.
         """
         own = tf.one_hot(self.worker_index, self.num_workers, dtype=tf.int64) * value
+        totals = self.strategy.experimental_local_results(self._add_up(own))[0].numpy()
+        return (totals // self.num_local).tolist()
+
+    @functools.cached_property
+    def _add_up(self):
+        """Traced once: a run gathers at every checkpoint."""
 
         @tf.function
-        def add():
+        def add(own):
             return self.strategy.run(_sum_over_replicas, args=(own,))
 
-        totals = self.strategy.experimental_local_results(add())[0].numpy()
-        return (totals // self.num_local).tolist()
+        return add
 
     def assign(self, *, num_replicas, replica_batch) -> Assignment:
         """Which declared replicas run on this worker's devices.
@@ -143,7 +149,7 @@ def _sum_over_replicas(value):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
 
-def join(spec: ClusterSpec, *, is_alone: bool = False) -> Cluster:
+def join(spec: ClusterSpec, *, is_alone: bool = False, await_workers=None) -> Cluster:
     """Configures TensorFlow, finds the other workers and builds the strategy.
 
     Call once per process and before any other use of TensorFlow: threads, memory growth and
@@ -152,13 +158,15 @@ def join(spec: ClusterSpec, *, is_alone: bool = False) -> Cluster:
     Args:
       spec: the hardware to use.
       is_alone: one worker, whatever TF_CONFIG and Slurm say.
+      await_workers: called with the addresses of several workers and this one's index, before
+        TensorFlow waits for the others, without an end and deaf to signals.
 
     Raises:
       ConfigError: TF_CONFIG or Slurm's variables are not usable, or the device that was asked
         for is not there.
     """
     workers_from = workers.source_of({} if is_alone else os.environ)
-    addresses, worker_index = (["localhost"], 0) if is_alone else _read_workers()
+    addresses, worker_index = (["localhost"], 0) if is_alone else read_workers()
     kind = _device_kind(spec)
     threads = spec.intra_op_threads or os.cpu_count()
     _configure_tensorflow(spec, kind=kind, threads=threads)
@@ -169,6 +177,8 @@ def join(spec: ClusterSpec, *, is_alone: bool = False) -> Cluster:
                 received=f"cluster.devices_per_worker = {spec.devices_per_worker}",
                 remedy="Start more workers instead.",
             )
+        if await_workers is not None:
+            await_workers(addresses, worker_index)
         # Connects to the others and waits for the last of them.
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         num_local = strategy.num_replicas_in_sync // len(addresses)
@@ -194,8 +204,12 @@ def check_num_workers(spec: ClusterSpec) -> None:
     workers.check_number(spec.num_workers, os.environ)
 
 
-def _read_workers():
-    """Addresses of the workers, chief first, and this process's index among them."""
+def read_workers():
+    """Addresses of the workers, chief first, and this process's index among them.
+
+    Raises:
+      ConfigError: TF_CONFIG or Slurm's variables are not usable.
+    """
     addresses, index = workers.read(os.environ)
     if len(addresses) > 1 and "TF_CONFIG" not in os.environ:
         # The one way to tell TensorFlow, whoever named the workers.

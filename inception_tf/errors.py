@@ -32,6 +32,11 @@ class UserError(Exception):
         super().__init__(text)
 
 
+def first_line(error):
+    """What an error says, as far as one line goes."""
+    return next(iter(str(error).splitlines()), "")
+
+
 def did_you_mean(name, known, *, prefix=""):
     """A question with the nearest known names, prefixed; empty where none is near."""
     near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
@@ -48,6 +53,24 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint that does not verify or does not fit the run."""
+
+
+class NoRoomError(UserError):
+    """No checkpoint could be written, several times in a row."""
+
+    exit_status = EXIT_NO_ROOM
+
+
+class LostWorkersError(UserError):
+    """Other workers of the job did not come, or are gone; the real error is theirs."""
+
+    exit_status = EXIT_STUCK
+
+
+class StoppedAtStart(UserError):
+    """A stop was asked for before there was anything to save."""
+
+    exit_status = EXIT_PREEMPTED
 
 
 class NonFiniteError(UserError):

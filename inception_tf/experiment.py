@@ -2,15 +2,13 @@
 
 import contextlib
 import dataclasses
-import os
 import pathlib
-import signal
 import time
 
 import tensorflow as tf
 
 from inception_tf import inputs as run_inputs
-from inception_tf import overview, preparation, products
+from inception_tf import lost_workers, overview, preparation, products
 from inception_tf.cluster import ClusterSpec, check_num_workers
 from inception_tf.data.image import Augmentation, EvaluationCrop
 from inception_tf.data.pipeline import DataSpec
@@ -22,7 +20,8 @@ from inception_tf.reporting.events import EventWriter, LoggingSpec
 from inception_tf.run_directory import RunDirectory
 from inception_tf.serving.signatures import ExportSpec
 from inception_tf.session import Session
-from inception_tf.training import loop
+from inception_tf.stopping import StopRequests
+from inception_tf.training import loop, watchdog
 from inception_tf.training.averaging import Averages
 from inception_tf.training.checkpoint import CheckpointSpec
 from inception_tf.training.groups import VariableGroups
@@ -30,6 +29,7 @@ from inception_tf.training.objective import Objective
 from inception_tf.training.spec import TrainingSpec
 from inception_tf.training.recipe import LossScale
 from inception_tf.training.step import TrainStep
+from inception_tf.training.watchdog import WatchdogSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,7 @@ class Experiment:
     export: ExportSpec
     logging: LoggingSpec
     cluster: ClusterSpec
+    watchdog: WatchdogSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,9 +98,7 @@ def train(
     directory = RunDirectory(run_dir)
     with contextlib.ExitStack() as stack:
         check_num_workers(experiment.cluster)
-        cluster = preparation.join_cluster(experiment, directory)
-        # From here on: TensorFlow's own handler, set by the strategy, swallows SIGTERM.
-        stop_requests = stack.enter_context(_stop_requests())
+        cluster, watch, stop_requests = _join(stack, experiment, directory)
         prepared = preparation.prepare(experiment, directory, cluster, is_synthetic=is_synthetic)
         _check_profile_steps(profile_steps, prepared.total_steps)
         if cluster.is_chief:
@@ -117,14 +116,16 @@ def train(
             writer=writer,
             clock=time.monotonic,
             stop_requests=stop_requests,
+            watch=watch,
             checkpoint_facts={"recipe": recipe_hash},
         )
         stack.callback(session.end)
         step = _run_steps(prepared, session, profile_steps)
-        _finish(prepared, session, step)
+        is_complete = _finish(prepared, session, step)
         # A worker that leaves early ends the others: all wait for what the chief still writes.
         cluster.gather(step)
-        return TrainingEnd(step=step, is_complete=step == prepared.total_steps)
+        watch.enter(watchdog.ENDING)
+        return TrainingEnd(step=step, is_complete=is_complete)
 
 
 def evaluate(experiment, *, run_dir):
@@ -205,6 +206,19 @@ def export(experiment, *, run_dir, out_dir):
 # -- the steps of the road ---------------------------------------------------------------------
 
 
+def _join(stack, experiment, directory):
+    """This worker among the others, watched and ready to be stopped from the first moment on."""
+    stop_requests = stack.enter_context(StopRequests())
+    watch = stack.enter_context(
+        lost_workers.watch(experiment, directory, is_stop_asked=stop_requests.has_arrived)
+    )
+    cluster = preparation.join_cluster(experiment, directory)
+    stop_requests.install()  # TensorFlow's own handler, set by the strategy, swallows SIGTERM
+    watch.has_devices(cluster.num_local)
+    watch.enter(watchdog.PREPARING)
+    return cluster, watch, stop_requests
+
+
 def _check_profile_steps(profile_steps, total_steps):
     """Raises ConfigError unless the steps to trace begin within the run."""
     if profile_steps is not None and profile_steps[0] >= total_steps:
@@ -225,30 +239,10 @@ def _open_writer(prepared):
     )
 
 
-@contextlib.contextmanager
-def _stop_requests():
-    """A list that grows with SIGTERM and Ctrl-C; a second Ctrl-C interrupts at once."""
-    requests = []
-
-    def on_signal(number, frame):
-        if number == signal.SIGINT and requests:
-            raise KeyboardInterrupt
-        requests.append(number)
-        text = "stops after what is under way; a second Ctrl-C interrupts it at once\n"
-        os.write(2, text.encode())  # safe inside a signal handler
-
-    previous = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield requests
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def _run_steps(prepared, session, profile_steps):
     """The optimizer steps, with everything that happens between them; the step reached."""
+    if not session.catch_up(prepared.start_step):
+        return prepared.start_step
     experiment, inputs = prepared.experiment, prepared.inputs
     cadence = loop.Cadence(
         total_steps=prepared.total_steps,
@@ -293,20 +287,26 @@ def _run_steps(prepared, session, profile_steps):
 
 
 def _finish(prepared, session, step):
-    """Shows the final evaluation, exports, and lets the export classify a few images."""
+    """Shows the final evaluation, exports, and lets the export classify a few images.
+
+    Returns:
+      Whether the run is complete: it reached its length, and no stop came before the export.
+    """
     experiment, inputs, writer = prepared.experiment, prepared.inputs, session.writer
     out_dir = pathlib.Path(prepared.run_dir) / "export"
     if prepared.inputs.is_synthetic:
-        return
-    if step < prepared.total_steps:
-        writer.note(f"stopped at step {step:,}; the same command goes on from there")
-        return
-    if prepared.start_step == step and out_dir.exists():
+        return step == prepared.total_steps
+    if step == prepared.total_steps and prepared.start_step == step and out_dir.exists():
         writer.note(f"run {prepared.run_dir} is complete; its export is in {out_dir}")
-        return
-    writer.note(summary.evaluation_table(session.final_results()))
+        return True
+    results = session.final_results() if step == prepared.total_steps else None
+    session.watch.enter(watchdog.EXPORTING, step=step)
+    if results is None or session.is_any_stop_asked():
+        writer.note(f"stopped at step {step:,}; the same command goes on from there")
+        return False
+    writer.note(summary.evaluation_table(results))
     if not prepared.cluster.is_chief:
-        return
+        return True
     averaged = experiment.export.weights == "averaged"
     path = products.write_export(
         experiment,
@@ -322,3 +322,4 @@ def _finish(prepared, session, step):
     writer.note(f"exported {experiment.export.weights} weights to {path}")
     predictions = products.classify_some(path, experiment, inputs)
     writer.note(summary.predictions_table(predictions))
+    return True

@@ -25,6 +25,7 @@ from inception_tf.training.optimizer import Momentum, RmsProp
 from inception_tf.training.schedule import ExponentialDecay, TwoPhase
 from inception_tf.training.spec import TrainingSpec
 from inception_tf.training.recipe import LossScale
+from inception_tf.training.watchdog import WatchdogSpec
 
 # Sections that every experiment has, in the order in which a resolved config prints them.
 SECTIONS = {
@@ -42,6 +43,7 @@ SECTIONS = {
     "export": ExportSpec,
     "logging": LoggingSpec,
     "cluster": ClusterSpec,
+    "watchdog": WatchdogSpec,
 }
 
 # Sections that are read only where a parameter refers to them: training.optimizer = @rmsprop().
@@ -62,6 +64,7 @@ OPERATION = {
     "evaluation",
     "export",
     "logging",
+    "watchdog",
     "data.data_dir",
     "data.max_bad_records",
     "data.max_bad_share",

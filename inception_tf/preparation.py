@@ -1,8 +1,10 @@
 """What has to stand before the first step: devices, data, variables, and a restored state."""
 
 import dataclasses
+import faulthandler
 import functools
 import math
+import sys
 
 import keras
 import tensorflow as tf
@@ -11,6 +13,7 @@ from inception_tf import cluster as clusters
 from inception_tf import initial_weights, overview
 from inception_tf import inputs as run_inputs
 from inception_tf.errors import CheckpointError, ConfigError
+from inception_tf.meeting import await_workers
 from inception_tf.models import catalog
 from inception_tf.reporting import summary
 from inception_tf.run_directory import FACTS_FILE, RunFacts
@@ -63,11 +66,24 @@ class Prepared:
 
 
 def join_cluster(experiment, directory):
-    """This worker and its devices, with the thread count that a run began with."""
+    """This worker and its devices, with the thread count that a run began with.
+
+    Raises:
+      LostWorkersError: another worker did not come within the limit.
+    """
     spec, facts = experiment.cluster, _facts_of_checkpoints(directory)
     if facts is not None and spec.intra_op_threads is None:
         spec = dataclasses.replace(spec, intra_op_threads=facts.intra_op_threads)
-    return clusters.join(spec)
+    limit_secs = experiment.watchdog.start_secs
+    # Where a worker is lost between its answer and TensorFlow's own wait, which holds Python's
+    # lock, no thread of Python runs: a timer in C shows the stacks and ends the process.
+    faulthandler.dump_traceback_later(2 * limit_secs, exit=True, file=sys.__stderr__)
+    try:
+        return clusters.join(
+            spec, await_workers=functools.partial(await_workers, limit_secs=limit_secs)
+        )
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def prepare(experiment, directory, cluster, *, is_synthetic):

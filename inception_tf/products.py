@@ -119,8 +119,14 @@ def build_evaluator(experiment, model, cluster, inputs):
     )
 
 
-def evaluate_split(experiment, evaluator, values, cluster, inputs):
+def evaluate_split(experiment, evaluator, values, cluster, inputs, *, is_stop_asked=bool):
     """Result over every record of the evaluation split, each counted once.
+
+    Args:
+      is_stop_asked: asked after every batch; where any worker's says True, all leave off.
+
+    Returns:
+      An EvaluationResult; None where it was left off.
 
     Raises:
       DataError: a record that cannot be read or decoded.
@@ -134,7 +140,11 @@ def evaluate_split(experiment, evaluator, values, cluster, inputs):
     batches = run_inputs.eval_batches(inputs, experiment, cluster)
     try:
         return evaluator.run(
-            batches, values, num_examples=reader.num_examples, num_steps=num_steps
+            batches,
+            values,
+            num_examples=reader.num_examples,
+            num_steps=num_steps,
+            is_stop_asked=is_stop_asked,
         )
     except tf.errors.OpError as error:
         run_inputs.raise_data_error(error, reader, record_ids=range(reader.num_examples))

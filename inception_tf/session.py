@@ -1,5 +1,6 @@
 """One training run in this process: what happens between the steps."""
 
+import itertools
 import pathlib
 
 import tensorflow as tf
@@ -7,7 +8,12 @@ import tensorflow as tf
 from inception_tf import failed_step, products
 from inception_tf.bad_records import BadRecordLog
 from inception_tf.reporting import summary
+from inception_tf.saving import Saving
+from inception_tf.training import watchdog
 from inception_tf.training.checkpoint import CheckpointStore
+
+
+EVALUATION_IS_PENDING = "evaluation_is_pending"  # in the facts of a checkpoint
 
 
 class Session:
@@ -17,11 +23,12 @@ class Session:
       prepared: the run, ready for its next step (preparation.Prepared).
       writer: EventWriter.
       clock: function without arguments that returns seconds.
-      stop_requests: list to which the signal handlers append.
+      stop_requests: StopRequests.
+      watch: the Watchdog of this worker.
       checkpoint_facts: JSON values that every checkpoint carries.
     """
 
-    def __init__(self, prepared, *, writer, clock, stop_requests, checkpoint_facts):
+    def __init__(self, prepared, *, writer, clock, stop_requests, watch, checkpoint_facts):
         self.prepared = prepared
         self.experiment = prepared.experiment
         self.run_dir = pathlib.Path(prepared.run_dir)
@@ -31,15 +38,35 @@ class Session:
         self.writer = writer
         self.clock = clock
         self.stop_requests = stop_requests
+        self.watch = watch
         self.checkpoint_facts = checkpoint_facts
         self.store = CheckpointStore.of_run(prepared.run_dir)
         self._evaluator = None
         self._results = {}
-        self._saved_at_secs = clock()
+        self.saving = Saving(self, self.experiment.checkpoints)
+        self.evaluation_is_pending = False
         self.bad_records = BadRecordLog(prepared.run_dir, self.inputs.readers, self.cluster)
         self.bad_records.restore()
 
+    def catch_up(self, step):
+        """Makes up for the evaluation that a stop left for this start.
+
+        Returns:
+          Whether the run can go on; otherwise it was asked to stop again.
+        """
+        info = next((i for i in self.store.checkpoints() if i.step == step), None)
+        if info is None or not info.facts.get(EVALUATION_IS_PENDING):
+            return True
+        if self.evaluate(step, is_stopping=False):
+            return False
+        self.save(step, is_last=step == self.prepared.total_steps)
+        return True
+
     # -- hooks ---------------------------------------------------------------------------------
+
+    def enter(self, phase, step, num_steps):
+        """Tells the watchdog."""
+        self.watch.enter(phase, step=step, num_steps=num_steps)
 
     def started(self, step, secs_per_step):
         """Tells what the whole run will take, once its rate is known."""
@@ -60,11 +87,18 @@ class Session:
         clipped.assign(0)
         last.assign(step)
 
-    def evaluate(self, step):
-        """Evaluates averaged and raw weights and remembers the best averaged top-1."""
+    def evaluate(self, step, is_stopping):
+        """Evaluates averaged and raw weights and remembers the best averaged top-1.
+
+        Returns:
+          Whether a stop left the evaluation, of which nothing is kept, for the next start.
+        """
         if self.inputs.is_synthetic:
-            return
-        self._results = self._evaluated()
+            return False
+        self._results = {} if is_stopping else self._evaluated(step)
+        self.evaluation_is_pending = not self._results
+        if self.evaluation_is_pending:
+            return True
         row = {
             **self._results["averaged"].as_row("eval_averaged"),
             **self._results["raw"].as_row("eval"),
@@ -74,19 +108,17 @@ class Session:
         if row["eval_averaged/top1"] > float(best.numpy()):
             best.assign(row["eval_averaged/top1"])
             self.state.scalars["best_step"].assign(step)
+        return False
 
-    def save(self, step):
+    def save(self, step, is_last):
         """Writes a checkpoint, the chief alone, and tells of bad records, all workers' at once.
 
         Raises:
           DataError: all workers together left out more records than tolerated. The checkpoint is
             written: with a larger budget the run goes on from there.
+          NoRoomError: the disk refused too many in a row, on every worker.
         """
-        self._saved_at_secs = self.clock()
-        for line in self.bad_records.exchange():
-            self.writer.note(line)
-        if self.cluster.is_chief and not self.inputs.is_synthetic:
-            self._save_checkpoint(step)
+        self.saving.save(step, is_last=is_last)
         if step < self.prepared.total_steps:  # what was read ahead of the end harms no one
             self.bad_records.check_budget()
 
@@ -101,21 +133,25 @@ class Session:
 
     def save_is_due(self):
         """Whether the chief's clock asks for a checkpoint."""
-        minutes = self.experiment.checkpoints.every_minutes
-        if minutes is None or not self.cluster.is_chief:
-            return False
-        return self.clock() - self._saved_at_secs >= 60.0 * minutes
+        return self.saving.is_due()
 
     def end(self):
         """Keeps what this process alone knows of, however the run ends."""
-        for line in self.bad_records.keep():
-            self.writer.note(line)
+        try:
+            for line in self.bad_records.keep():
+                self.writer.note(line)
+        except OSError as error:
+            self.writer.note(f"the list of bad records could not be written: {error}")
         if summary_line := self.bad_records.summary():
             self.writer.note(summary_line)
 
     def stop_is_due(self):
         """Whether this process was asked to stop."""
-        return bool(self.stop_requests)
+        return self.stop_requests.has_arrived()
+
+    def is_any_stop_asked(self):
+        """Whether any worker was asked to stop; collective."""
+        return any(self.cluster.gather(int(self.stop_is_due())))
 
     def keep_failed_step(self, step, outputs, batch):
         """Keeps a failed step for replay_step; what was found, and what to do about it."""
@@ -154,14 +190,19 @@ class Session:
             values["train/loss_scale"] = float(self.state.scalars["loss_scale"].numpy())
         return values
 
-    def _save_checkpoint(self, step):
-        """Writes a checkpoint and removes those that no rule keeps."""
+    def write_checkpoint(self, step):
+        """Writes a checkpoint and removes those that no rule keeps.
+
+        Raises:
+          CheckpointNotWritten, OSError: the disk did not take it, or the rows before it.
+        """
         self.writer.flush()
         best_step = int(self.state.scalars["best_step"].numpy())
         facts = {
             **self.checkpoint_facts,
             "epoch": step / self.prepared.steps_per_epoch,
             "best_step": best_step if best_step >= 0 else None,
+            **({EVALUATION_IS_PENDING: True} if self.evaluation_is_pending else {}),
         }
         self.store.save(step=step, values=self.state.values(), facts=facts)
         self.store.prune(
@@ -170,23 +211,38 @@ class Session:
             steps_per_epoch=self.prepared.steps_per_epoch,
         )
 
-    def _evaluated(self):
-        """Results of averaged and raw weights as they are now."""
+    def _evaluated(self, step):
+        """Results of averaged and raw weights as they are now; {} where a stop came first."""
+        self.watch.enter(watchdog.EVALUATING, step=step)
         if self._evaluator is None:
             self._evaluator = products.build_evaluator(
                 self.experiment, self.state.model, self.cluster, self.inputs
             )
-        return {
-            weights: products.evaluate_split(
+        batches, results = itertools.count(), {}
+
+        def is_stop_asked():
+            if next(batches):  # the first one traces, and is no measure of those to come
+                self.watch.moved()
+            return self.stop_is_due()
+
+        for weights in ("averaged", "raw"):
+            results[weights] = products.evaluate_split(
                 self.experiment,
                 self._evaluator,
                 self.state.evaluated_variables(averaged=weights == "averaged"),
                 self.cluster,
                 self.inputs,
+                is_stop_asked=is_stop_asked,
             )
-            for weights in ("averaged", "raw")
-        }
+            if results[weights] is None:
+                return {}
+        return results
 
     def final_results(self):
-        """Results of the last evaluation; evaluates where this process has not done so."""
-        return self._results or self._evaluated()
+        """Results of the last evaluation; evaluates where this process has not done so.
+
+        None where a stop left it for the next start.
+        """
+        if self._results or self.evaluation_is_pending:
+            return self._results or None
+        return self._evaluated(self.prepared.total_steps) or None

@@ -75,7 +75,9 @@ class Evaluator:
         is_single = strategy.num_replicas_in_sync == 1
         self._num_local = 1 if is_single else len(strategy.extended.worker_devices)
 
-    def run(self, dataset, values, *, num_examples: int, num_steps: int) -> EvaluationResult:
+    def run(
+        self, dataset, values, *, num_examples: int, num_steps: int, is_stop_asked=bool
+    ) -> EvaluationResult | None:
         """The result over `num_examples` images; every worker calls it and gets the same.
 
         Args:
@@ -86,6 +88,8 @@ class Evaluator:
             strategy, Keras variables, tensors or arrays.
           num_examples: valid images in the data set, over all workers; at least 1.
           num_steps: steps that hold them (`evaluation_steps`).
+          is_stop_asked: called before every batch. Where it says True on any worker, all of them
+            leave off a batch later and return None.
 
         Raises:
           DataError: `num_steps` steps hold another number of valid images, or a label without
@@ -93,12 +97,17 @@ class Evaluator:
         """
         values = self._local_tensors(values)
         counts = self._local_tensors(tf.zeros([NUM_COUNTS], tf.int64))
-        iterator = iter(dataset)
+        iterator, num_asking = iter(dataset), None
         for _ in range(num_steps):
+            asks = self._local_tensors(tf.constant(int(is_stop_asked()), tf.int64))
             batch = next(iterator, None)
             if batch is None:
                 break  # too few images: every worker learns of it from the sum
-            counts = self._add_batch(batch, values, counts)
+            counts, asking_now = self._add_batch(batch, values, counts, asks)
+            # Read a batch later, so that the devices never wait for the host.
+            if num_asking is not None and int(num_asking) > 0:
+                return None
+            num_asking = asking_now
         totals = self._sum_over_replicas(counts).numpy()
         _check_counts(totals, num_examples=num_examples, num_steps=num_steps)
         return result_from_counts(totals)
@@ -147,21 +156,28 @@ class Evaluator:
         return tf.cast(_logits_of(outputs), tf.float32)
 
     @tf.function
-    def _add_batch(self, batch, values, counts):
-        def add(batch, values, counts):
-            logits = self._logits(batch["images"], values)
-            return counts + batch_counts(logits, batch["labels"], batch["valid"])
+    def _add_batch(self, batch, values, counts, asks):
+        """Counts of each local replica, and how many replicas ask to stop, over all workers."""
 
-        return self.strategy.run(add, args=(batch, values, counts))
+        def add(batch, values, counts, asks):
+            logits = self._logits(batch["images"], values)
+            counted = counts + batch_counts(logits, batch["labels"], batch["valid"])
+            return counted, _summed(asks)
+
+        counts, asking = self.strategy.run(add, args=(batch, values, counts, asks))
+        return counts, self.strategy.experimental_local_results(asking)[0]
 
     @tf.function
     def _sum_over_replicas(self, counts):
-        def add(counts):
-            context = tf.distribute.get_replica_context()
-            # A function's argument has no device for the sum to go to; a copy of it has.
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(counts))
+        totals = self.strategy.run(_summed, args=(counts,))
+        return self.strategy.experimental_local_results(totals)[0]
 
-        return self.strategy.experimental_local_results(self.strategy.run(add, args=(counts,)))[0]
+
+def _summed(value):
+    """The sum of a replica's tensor over all replicas."""
+    context = tf.distribute.get_replica_context()
+    # A function's argument has no device for the sum to go to; a copy of it has.
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
 
 
 def _logits_of(outputs):

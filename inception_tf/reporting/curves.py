@@ -1,7 +1,10 @@
 """TensorBoard's copy of metrics.jsonl."""
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+import tensorflow as tf
 
 from tensorboard.compat.proto import event_pb2
 from tensorboard.compat.proto import summary_pb2
@@ -25,9 +28,15 @@ class Curves:
       directory: where event files go; created when absent.
       rows: what the curves begin with, as `read_rows` gives them.
       written_secs: wall time (Unix) for rows that carry no `perf/unix_secs`.
+
+    Raises (every method): OSError, the disk does not take them.
     """
 
     def __init__(self, directory: Path, *, rows: Iterable[Mapping] = (), written_secs: float):
+        with _os_errors():
+            self._begin(directory, rows, written_secs)
+
+    def _begin(self, directory, rows, written_secs):
         for stale in directory.glob(f"events.out.tfevents.*{_SUFFIX}"):
             stale.unlink()
         # TensorFlow's own tf.summary would stamp every rewritten row with the time of the resume.
@@ -50,12 +59,24 @@ class Curves:
             step=row["step"],
             summary=summary_pb2.Summary(value=points),
         )
-        self._writer.add_event(event)
+        with _os_errors():
+            self._writer.add_event(event)
 
     def flush(self) -> None:
         """Hands every point over to the file system."""
-        self._writer.flush()
+        with _os_errors():
+            self._writer.flush()
 
     def close(self) -> None:
         """Flushes and ends the event file."""
-        self._writer.close()
+        with _os_errors():
+            self._writer.close()
+
+
+@contextlib.contextmanager
+def _os_errors():
+    # TensorBoard writes through TensorFlow, which has errors of its own.
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(str(error)) from error

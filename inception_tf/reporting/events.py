@@ -1,5 +1,6 @@
 """What a run tells while it runs: progress line, metrics file, TensorBoard."""
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -18,6 +19,7 @@ from inception_tf.reporting.progress import ProgressLine
 from inception_tf.reporting.progress import evaluation_text
 
 TENSORBOARD_DIR = "tensorboard"
+_NEWLINE = b"\n"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,9 @@ class EventWriter:
     may tell the same step again.
 
     Each row reaches the file system when it is written, and outlives SIGKILL. To outlive a power
-    cut as well, call `flush` before the checkpoint of the same step is made.
+    cut as well, call `flush` before the checkpoint of the same step is made. Rows that a full disk
+    refuses are kept and written, in order, once it takes them; curves are drawn again from the
+    rows.
 
     Values are Python or NumPy numbers, finite or not. Times and rates come from the caller
     (`perf/secs_per_step`, `perf/images_per_sec`, `perf/data_wait_share`). A row may carry
@@ -80,19 +84,19 @@ class EventWriter:
         self._is_chief = is_chief
         self._is_open = is_chief
         self._curves = None
+        self._unwritten = b""  # the end of metrics.jsonl that the disk has not taken yet
         if not is_chief:
             return
-        run_dir = Path(run_dir)
+        self._run_dir = run_dir = Path(run_dir)
+        self._has_curves = spec.tensorboard
         run_dir.mkdir(parents=True, exist_ok=True)
         supersede_after(run_dir, start_step)
         rows = read_rows(run_dir)
         self._told = {(row["step"], row["kind"]) for row in rows}
-        self._file = open(run_dir / METRICS_FILE, "ab")
+        self._file = open(run_dir / METRICS_FILE, "ab", buffering=0)
         durable.flush_to_disk(run_dir)
-        if spec.tensorboard:
-            self._curves = Curves(
-                run_dir / TENSORBOARD_DIR, rows=rows, written_secs=self._written_secs()
-            )
+        if self._has_curves:
+            self._curves = self._draw(rows)
         self._line = ProgressLine(
             stream or sys.stdout,
             total_steps=total_steps,
@@ -123,22 +127,38 @@ class EventWriter:
             self._line.note(text)
 
     def flush(self) -> None:
-        """Returns when every row is on the disk; to be called before a checkpoint is made."""
+        """Returns when every row is on the disk; to be called before a checkpoint is made.
+
+        Raises:
+          OSError: the disk does not take them.
+        """
         if not self._is_open:
             return
+        self._write()
         os.fsync(self._file.fileno())
-        if self._curves is not None:
-            self._curves.flush()
+        if self._has_curves and self._curves is None:
+            with self._told_where_curves_fail():
+                self._curves = self._draw(read_rows(self._run_dir))
+        elif self._has_curves:
+            with self._told_where_curves_fail():
+                self._curves.flush()
 
     def close(self) -> None:
         """Flushes and closes all; a second call does nothing."""
         if not self._is_open:
             return
-        self.flush()
+        try:
+            self.flush()
+        except OSError as error:
+            self._line.note(
+                f"{self._unwritten.count(_NEWLINE)} rows of metrics were not written ({error}): "
+                "the run goes on from an earlier checkpoint and makes them again"
+            )
         self._is_open = False
         self._file.close()
         if self._curves is not None:
-            self._curves.close()
+            with contextlib.suppress(OSError):  # whatever it was, `flush` has told it
+                self._curves.close()
         self._line.close()
 
     def __enter__(self):
@@ -150,12 +170,37 @@ class EventWriter:
     def _add_row(self, step, kind, values):
         if (step, kind) in self._told:
             return
-        self._file.write(row_line(step, kind, values).encode())
-        self._file.flush()  # from here on a kill of this process does not lose it
+        is_first_refused = not self._unwritten
+        self._unwritten += row_line(step, kind, values).encode()
         self._told.add((step, kind))
+        try:
+            self._write()  # from here on a kill of this process does not lose it
+        except OSError as error:
+            if is_first_refused:
+                self._line.note(f"rows of metrics wait until the disk takes them: {error}")
         if self._curves is not None:
             row = {**values, "step": step, "kind": kind}
-            self._curves.add(row, written_secs=self._written_secs())
+            with self._told_where_curves_fail():
+                self._curves.add(row, written_secs=self._written_secs())
+
+    def _write(self):
+        """Hands the rows over to the file system, as far as it takes them; OSError if not all."""
+        while self._unwritten:
+            self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+
+    def _draw(self, rows):
+        return Curves(
+            self._run_dir / TENSORBOARD_DIR, rows=rows, written_secs=self._written_secs()
+        )
+
+    @contextlib.contextmanager
+    def _told_where_curves_fail(self):
+        try:
+            yield
+        except OSError as error:
+            if self._curves is not None:
+                self._line.note(f"the curves wait until the disk takes them: {error}")
+            self._curves = None  # the next flush draws all of them again
 
     def _written_secs(self):
         """Unix time of the last row, by the file system: nothing here reads the clock."""

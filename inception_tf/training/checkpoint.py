@@ -20,7 +20,7 @@ import tensorflow as tf
 from inception_tf import durable
 from inception_tf.errors import CheckpointError, ConfigError
 from inception_tf.training import checkpoint_files
-from inception_tf.training.checkpoint_files import CheckpointInfo, read_info
+from inception_tf.training.checkpoint_files import CheckpointInfo, form, read_info
 
 _FINAL = re.compile(r"step-(\d{9}|[1-9]\d{9,})")
 _REPLACED = re.compile(r"\.replaced-[0-9a-f]{8}-step-(\d{9,})")
@@ -37,6 +37,7 @@ class CheckpointSpec:
       keep_last: newest checkpoints to keep, at least 1.
       keep_every_epochs: epochs of which one checkpoint each is kept for ever; None keeps none.
       keep_best: keep the one with the best averaged top-1.
+      max_failed_saves: how many in a row the disk may refuse, one a minute or more, before it ends.
     """
 
     every_steps: int | None = None
@@ -44,14 +45,17 @@ class CheckpointSpec:
     keep_last: int = 3
     keep_every_epochs: float | None = None
     keep_best: bool = True
+    max_failed_saves: int = 10
 
     def __post_init__(self):
         for name in ("every_steps", "every_minutes", "keep_every_epochs"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"checkpoints.{name} must be above 0, or None.", received=value)
-        if self.keep_last < 1:
-            raise ConfigError("checkpoints.keep_last must be at least 1.", received=self.keep_last)
+        for name in ("keep_last", "max_failed_saves"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ConfigError(f"checkpoints.{name} must be at least 1.", received=value)
 
 
 class CheckpointNotWritten(CheckpointError):
@@ -217,7 +221,7 @@ class CheckpointStore:
             "missing": sorted(wanted.keys() - found.keys()),
             "unexpected": sorted(found.keys() - wanted.keys()),
             "different": [
-                f"{name} {_form(found[name])} instead of {_form(wanted[name])}"
+                f"{name} {form(found[name])} instead of {form(wanted[name])}"
                 for name in sorted(wanted.keys() & found.keys())
                 if wanted[name] != found[name]
             ],
@@ -342,8 +346,3 @@ def _delete(path: pathlib.Path) -> None:
     # What cannot be deleted now keeps its hidden name and is tried again by the next save.
     with contextlib.suppress(OSError):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def _form(variable: tuple[tuple[int, ...], str]) -> str:
-    shape, dtype = variable
-    return f"{dtype} [{', '.join(str(size) for size in shape)}]"

@@ -231,3 +231,9 @@ def _damaged(path: object, what: str) -> CheckpointError:
         received=f"{path}: {what}",
         remedy="Restore the file from a copy, or resume from an older checkpoint.",
     )
+
+
+def form(variable: tuple[tuple[int, ...], str]) -> str:
+    """Shape and dtype name of a variable in words."""
+    shape, dtype = variable
+    return f"{dtype} [{', '.join(str(size) for size in shape)}]"

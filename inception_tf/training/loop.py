@@ -9,12 +9,14 @@ all of them do the same thing after the same step.
 
 import dataclasses
 import fractions
+import functools
 import math
 import typing
 
 import tensorflow as tf
 
 from inception_tf.errors import ConfigError, NonFiniteError
+from inception_tf.training import watchdog
 
 # Positions of the flags that a host passes to its steps; their sums come back.
 SAVE_FLAG, STOP_FLAG = 0, 1
@@ -124,6 +126,9 @@ _NO_TIME = Interval(num_steps=0, secs=0.0, data_wait_secs=0.0)
 class Hooks(typing.Protocol):
     """What the loop calls between two device loops, in this order."""
 
+    def enter(self, phase: str, step: int, num_steps: int) -> None:
+        """Where a phase of `watchdog` begins, with the step it is about and its length."""
+
     def profile(self, is_start: bool) -> None:
         """At the edges of the traced steps, before the first of them and after the last."""
 
@@ -152,11 +157,16 @@ class Hooks(typing.Protocol):
     def log(self, step: int, outputs: dict, interval: Interval) -> None:
         """Where a row of metrics is due."""
 
-    def evaluate(self, step: int) -> None:
-        """Where an evaluation is due."""
+    def evaluate(self, step: int, is_stopping: bool) -> bool:
+        """Where an evaluation is due; whether a stop left it for the next start.
 
-    def save(self, step: int) -> None:
-        """Where a checkpoint is due, for any reason."""
+        Args:
+          step: whose weights are evaluated.
+          is_stopping: the run ends with this step, whatever it is: nothing is evaluated.
+        """
+
+    def save(self, step: int, is_last: bool) -> None:
+        """Where a checkpoint is due, for any reason; the last one before this process ends."""
 
 
 def train(train_step, iterator, *, start_step, steps_per_loop, cadence, hooks: Hooks):
@@ -187,7 +197,10 @@ def train(train_step, iterator, *, start_step, steps_per_loop, cadence, hooks: H
                 is_traced = not is_traced
             most = steps_per_loop if loops >= 2 else 1
             size = min(most, cadence.next_stop(step) - step)
-            outputs, times, batch = _run_loop(train_step, iterator, size, steps_per_loop, hooks)
+            enter = functools.partial(_enter, hooks, step, size, is_first=not loops)
+            outputs, times, batch = _run_loop(
+                train_step, iterator, size, steps_per_loop, hooks, enter
+            )
             step, loops = step + size, loops + 1
             _check_finite(outputs, batch, hooks)
             del batch  # not kept beside the next one
@@ -199,12 +212,13 @@ def train(train_step, iterator, *, start_step, steps_per_loop, cadence, hooks: H
             if cadence.logs(step):
                 hooks.log(step, outputs, interval)
                 interval = _NO_TIME
-            if cadence.evaluates(step):
-                hooks.evaluate(step)
             flags = outputs["host_flags"].numpy() > 0
-            if flags[SAVE_FLAG] or flags[STOP_FLAG] or cadence.saves(step):
-                hooks.save(step)
-            if flags[STOP_FLAG]:
+            is_stopping = bool(flags[STOP_FLAG])
+            if cadence.evaluates(step):
+                is_stopping |= bool(hooks.evaluate(step, is_stopping))
+            if flags[SAVE_FLAG] or is_stopping or cadence.saves(step):
+                hooks.save(step, is_stopping or step == cadence.total_steps)
+            if is_stopping:
                 break
     finally:
         if is_traced:
@@ -212,17 +226,24 @@ def train(train_step, iterator, *, start_step, steps_per_loop, cadence, hooks: H
     return step
 
 
-def _run_loop(train_step, iterator, size, steps_per_loop, hooks):
+def _enter(hooks, step, size, phase, *, is_first):
+    hooks.enter(watchdog.FIRST_STEP if is_first else phase, step, size)
+
+
+def _run_loop(train_step, iterator, size, steps_per_loop, hooks, enter):
     """One device loop: its outputs, its times and, where the host has it, its batch."""
     flags, batch = [0, 0], None
     flags[SAVE_FLAG], flags[STOP_FLAG] = int(hooks.save_is_due()), int(hooks.stop_is_due())
     flags = tf.constant(flags, tf.int64)
     began = hooks.clock()
     if steps_per_loop > 1:
+        enter(watchdog.STEP)
         outputs = train_step.run(iterator, tf.constant(size, tf.int64), flags)
         waited = float(outputs["data_wait_secs"])
     else:
+        enter(watchdog.WAITING)
         batch = next(iterator)
+        enter(watchdog.STEP)
         waited = hooks.clock() - began
         outputs = train_step.run_one(batch, flags)
     outputs["host_flags"].numpy()  # the loop has ended before its time is taken

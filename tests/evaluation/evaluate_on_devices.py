@@ -128,8 +128,30 @@ def evaluate_topologies():
             images[:3], averages
         ).tolist()
         after = [variable.numpy().tobytes() for variable in model.variables]
+        dataset, num_steps = batches(num_physical, 4)
+        results[f"stopped on {num_physical}"] = stopped_run(
+            evaluator, strategy, dataset, raw, num_steps=num_steps, asks=True
+        )
         results[f"untouched on {num_physical}"] = before == after
     return results
+
+
+def stopped_run(evaluator, strategy, dataset, values, *, num_steps, asks):
+    """[batches asked for, result] of an evaluation where a stop is asked for before the second."""
+    calls = []
+
+    def is_stop_asked():
+        calls.append(None)
+        return asks and len(calls) >= 2
+
+    result = evaluator.run(
+        strategy.distribute_datasets_from_function(lambda _: dataset),
+        values,
+        num_examples=NUM_EXAMPLES,
+        num_steps=num_steps,
+        is_stop_asked=is_stop_asked,
+    )
+    return [len(calls), result and numbers(result)]
 
 
 def evaluate_as_worker():
@@ -146,6 +168,10 @@ def evaluate_as_worker():
         results[name] = numbers(
             evaluator.run(distributed, values, num_examples=NUM_EXAMPLES, num_steps=num_steps)
         )
+    dataset, num_steps = batches(2, 4, first_local=index, num_local=1)
+    results["stopped"] = stopped_run(
+        evaluator, strategy, dataset, values_of(model), num_steps=num_steps, asks=index == 1
+    )
     return results
 
 

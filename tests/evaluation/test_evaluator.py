@@ -144,6 +144,11 @@ def test_a_missing_image_is_refused(results):
         assert "for 51" in results[f"refused on {num_devices}"]
 
 
+def test_a_stop_breaks_an_evaluation_off_a_batch_later(results):
+    for num_devices in (1, 4):
+        assert results[f"stopped on {num_devices}"] == [3, None]
+
+
 def test_probabilities_are_those_of_the_given_weights(results, truth):
     for num_devices in (1, 4):
         np.testing.assert_allclose(
@@ -167,6 +172,7 @@ def test_two_workers_agree_with_two_devices_of_one(results):
     assert first == second
     for name in ("raw 16", "averaged 16"):
         assert first[name] == results[f"{name} on 1"]
+    assert first["stopped"] == [3, None]  # the second worker alone asked
 
 
 def free_ports(count):

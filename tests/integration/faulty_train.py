@@ -184,7 +184,7 @@ def plant(schedule):
     before(session.Session, "save_is_due", before_step)
     before(RecordReader, "read", lambda *_, **__: schedule.meet("reading"))
     for name in ("evaluate", "save"):
-        before(session.Session, name, lambda run, step: schedule.reach(step))
+        before(session.Session, name, lambda run, step, *_, **__: schedule.reach(step))
     before(checkpoint_files, "seal_manifest", lambda *_: schedule.meet("saving"))
     evaluate = Evaluator.run
 

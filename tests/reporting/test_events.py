@@ -12,6 +12,7 @@ import termios
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from inception_tf.errors import ConfigError
@@ -64,6 +65,64 @@ def curve(run_dir, tag):
     accumulator = EventAccumulator(str(run_dir / "tensorboard"))
     accumulator.Reload()
     return [(point.step, point.value) for point in accumulator.Scalars(tag)]
+
+
+class FullDisk(io.FileIO):
+    """A file on a disk that takes so many bytes more."""
+
+    room_bytes = 0
+
+    def write(self, content):
+        if not self.room_bytes:
+            raise OSError(28, "No space left on device")
+        taken = super().write(content[: self.room_bytes])
+        self.room_bytes -= taken
+        return taken
+
+
+def test_rows_that_a_full_disk_refuses_are_written_in_order_once_it_takes_them(tmp_path):
+    with open_writer(tmp_path / "straight") as writer:
+        train_steps(writer, range(10, 61, 10))
+    stream = io.StringIO()
+    writer = open_writer(tmp_path / "full", stream=stream)
+    train_steps(writer, [10])
+    writer._file.close()
+    writer._file = FullDisk(tmp_path / "full/metrics.jsonl", "ab")
+    writer._file.room_bytes = 20  # the row of step 20 is torn here
+    train_steps(writer, [20, 30])
+    with pytest.raises(OSError, match="No space left"):
+        writer.flush()  # so that no checkpoint is made of a step whose rows could be lost
+    assert stream.getvalue().count("rows of metrics wait") == 1
+    writer._file.room_bytes = 10**6
+    train_steps(writer, range(40, 61, 10))
+    writer.close()
+    assert rows_without_times(tmp_path / "full") == rows_without_times(tmp_path / "straight")
+
+
+def test_rows_that_were_never_taken_are_counted_at_the_end(tmp_path):
+    stream = io.StringIO()
+    writer = open_writer(tmp_path, stream=stream)
+    writer._file.close()
+    writer._file = FullDisk(tmp_path / "metrics.jsonl", "ab")
+    train_steps(writer, [10, 20])  # and the evaluation at 20
+    writer.close()
+    assert "3 rows of metrics were not written" in stream.getvalue()
+
+
+def test_curves_that_a_full_disk_refused_are_drawn_again(tmp_path, monkeypatch):
+    stream = io.StringIO()
+    with open_writer(tmp_path, stream=stream) as writer:
+        train_steps(writer, [10])
+
+        def refuse(event):
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+        monkeypatch.setattr(writer._curves._writer, "add_event", refuse)
+        train_steps(writer, [20, 30])
+        assert stream.getvalue().count("the curves wait") == 1
+        writer.flush()
+        train_steps(writer, [40])
+    assert [step for step, _ in curve(tmp_path, "train/loss_nats")] == [10, 20, 30, 40]
 
 
 def test_a_resumed_run_has_the_rows_and_curves_of_a_straight_one(tmp_path):

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from inception_tf.errors import ConfigError, NonFiniteError
 from inception_tf.session import Session
+from inception_tf.training import watchdog
 from inception_tf.training.loop import SAVE_FLAG, STOP_FLAG, Cadence, Hooks, train
 
 
@@ -64,8 +65,8 @@ class FakeTrainStep:
         return {**self.outputs, "host_flags": host_flags + peers}
 
 
-def record(train_step, made, *, steps_per_loop=1, start_step=0, save_at=(), stop_at=()):
-    """Runs the loop; (step reached, list of what it called)."""
+def record(train_step, made, *, steps_per_loop=1, start_step=0, save_at=(), stop_at=(), left=()):
+    """Runs the loop, of which a stop leaves some evaluations; (step reached, what it called)."""
     calls = []
 
     def note(name):
@@ -75,8 +76,9 @@ def record(train_step, made, *, steps_per_loop=1, start_step=0, save_at=(), stop
         started=note("started"),
         progress=lambda step, outputs, interval: calls.append(("progress", step)),
         log=lambda step, outputs, interval: calls.append(("log", step, interval)),
-        evaluate=note("evaluate"),
+        evaluate=lambda *arguments: calls.append(("evaluate", *arguments)) or arguments[0] in left,
         save=note("save"),
+        enter=note("enter"),
         profile=lambda is_start: calls.append(("profile", is_start, train_step.steps)),
         save_is_due=lambda: train_step.steps in save_at,
         stop_is_due=lambda: train_step.steps in stop_at,
@@ -111,6 +113,7 @@ def test_everything_is_called_at_its_step_whatever_the_size_of_a_loop(steps_per_
     assert steps_of(calls, "save") == [8, 12, 16, 23, 24, 25]
     assert max(step.sizes, default=1) <= steps_per_loop
     last = [call[0] for call in calls if call[1] == 25]
+    assert [call[2] for call in calls if call[0] == "save"] == [False] * 5 + [True]
     assert last == ["progress", "log", "evaluate", "save"]
     if steps_per_loop == 100:
         assert step.sizes == [1, 1, 6, 2, 2, 4, 4, 3, 1, 1]
@@ -162,6 +165,36 @@ def test_stop_saves_after_the_loop_and_ends():
     # Asked while steps 6 to 9 ran, told with those that end at the row's.
     assert step.sizes == [1, 1, 4, 4] and reached == 10
     assert steps_of(calls, "save") == [10]
+
+
+def test_a_stop_leaves_the_evaluation_of_its_step_and_saves():
+    made = cadence(total_steps=40, evaluate_every_epochs=0.5)
+    reached, calls = record(FakeTrainStep(), made, stop_at=(11,))
+    assert reached == 12
+    assert [call for call in calls if call[0] in ("evaluate", "save")] == [
+        ("evaluate", 12, True), ("save", 12, True)
+    ]  # fmt: skip
+
+
+def test_an_evaluation_that_a_stop_breaks_off_ends_the_run_with_a_checkpoint():
+    made = cadence(total_steps=40, evaluate_every_epochs=0.5)
+    reached, calls = record(FakeTrainStep(), made, left=(23,))
+    assert reached == 23
+    assert [call for call in calls if call[0] in ("evaluate", "save")] == [
+        ("evaluate", 12, False), ("save", 12, False), ("evaluate", 23, False), ("save", 23, True)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("steps_per_loop", "sizes"), [(1, [1] * 5), (3, [1, 1, 3])])
+def test_the_watchdog_hears_of_every_loop_with_its_length(steps_per_loop, sizes):
+    _, calls = record(FakeTrainStep(), cadence(total_steps=5), steps_per_loop=steps_per_loop)
+    entered = [call[1:] for call in calls if call[0] == "enter"]
+    steps = [call for call in entered if call[0] != watchdog.WAITING]
+    assert [call[0] for call in steps if call[1] == 0][-1] == watchdog.FIRST_STEP
+    assert {call[0] for call in steps if call[1] > 0} == {watchdog.STEP}
+    assert [call[2] for call in steps][-len(sizes) :] == sizes
+    waits = [call[1] for call in entered if call[0] == watchdog.WAITING]
+    assert waits == ([1, 2, 3, 4] if steps_per_loop == 1 else [])
 
 
 @pytest.mark.parametrize("flag", [SAVE_FLAG, STOP_FLAG])
@@ -221,6 +254,7 @@ def test_an_error_ends_the_trace():
         raise RuntimeError("the disk is full")
 
     hooks = types.SimpleNamespace(
+        enter=lambda *_: None,
         started=lambda *_: None,
         progress=lambda *_: None,
         log=fail,
@@ -240,7 +274,7 @@ def test_a_session_has_every_hook():
     hooks = {name: kind for name, kind in vars(Hooks).items() if inspect.isfunction(kind)}
     hooks = {name: kind for name, kind in hooks.items() if not name.startswith("_")}
     assert hooks.pop("clock")  # an attribute of the session
-    assert len(hooks) == 9
+    assert len(hooks) == 10
     for name, hook in hooks.items():
         own = inspect.signature(getattr(Session, name)).parameters
         assert list(own) == list(inspect.signature(hook).parameters), name
@@ -276,6 +310,7 @@ def test_nothing_is_saved_or_logged_after_a_failed_step():
         save_is_due=lambda: True,
         stop_is_due=lambda: True,
         clock=step.clock,
+        enter=lambda *_: None,
         keep_failed_step=lambda *_: ("", ""),
     )
     with pytest.raises(NonFiniteError):

@@ -88,6 +88,8 @@ def start_text(prepared):
             has_averages=True,
             reduction=training.reduction,
             replica_batch=assignment.replica_batch,
+            num_rounds=assignment.rounds,
+            values_per_image=experiment.model.input_height_px * experiment.model.input_width_px * 3,
             activation_values_per_image=totals_of(layer_rows(model)).num_kept_values,
             activation_bytes=4 if experiment.model.precision == "float32" else 2,
         ),

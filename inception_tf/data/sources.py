@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import errno
 import functools
 import gzip
 import os
@@ -249,6 +250,18 @@ def _unpack_gzip(path, plain_path):
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError("The source must be a whole tar.gz file.",
                         received=f"{path}: {error}") from None  # fmt: skip
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError("A tar.gz must be readable, and be unpacked beside its records.",
+                            received=f"{error.strerror}: {error.filename or path}"
+                            ) from None  # fmt: skip
+        free = shutil.disk_usage(plain_path.parent).free
+        raise DataError(
+            "A tar.gz is unpacked beside its records, which takes space for both.",
+            received=f"{error.strerror}: {plain_path.parent} had {plain_path.stat().st_size:,}"
+            f" bytes of {path} and has {free:,} bytes free",
+            remedy="Make space, give another --out, or unpack it to a tar, which is read in place.",
+        ) from None
 
 
 def _size_of(path):

@@ -117,6 +117,7 @@ class MemoryGuess:
     gradients_bytes: int
     accumulators_bytes: int
     activations_bytes: int
+    images_bytes: int
 
     @property
     def total_bytes(self) -> int:
@@ -132,6 +133,8 @@ def memory_guess(
     has_averages: bool,
     reduction: str,
     replica_batch: int,
+    num_rounds: int,
+    values_per_image: int,
     activation_values_per_image: int,
     activation_bytes: int,
 ) -> MemoryGuess:
@@ -145,6 +148,9 @@ def memory_guess(
                     over the declared replicas of this device
       activations   activation bytes x values that the backward pass needs of one image x images of
                     ONE declared replica: declared replicas take turns
+      images        4 bytes x values of one image x images of ALL declared replicas of this device:
+                    a step gets them at once. As many again wait in the host's memory for each
+                    of data.prefetch_steps, and for the step that is being put together.
 
     Args:
       num_parameters, num_trained: see ModelFacts.
@@ -152,6 +158,8 @@ def memory_guess(
       has_averages: whether weight averages are kept.
       reduction: 'exact', 'float32' or 'bfloat16'.
       replica_batch: images of one declared replica.
+      num_rounds: declared replicas that one device works through.
+      values_per_image: height x width x 3.
       activation_values_per_image: that a training step keeps for its backward pass.
       activation_bytes: 4 in float32, 2 in the mixed precisions.
     """
@@ -162,4 +170,5 @@ def memory_guess(
         gradients_bytes=_FLOAT32_BYTES * num_trained,
         accumulators_bytes=_ACCUMULATOR_BYTES[reduction] * num_parameters,
         activations_bytes=activation_bytes * activation_values_per_image * replica_batch,
+        images_bytes=_FLOAT32_BYTES * values_per_image * replica_batch * num_rounds,
     )

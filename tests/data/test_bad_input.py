@@ -166,7 +166,17 @@ def with_tables_before_the_frame(data):
     return data[:2] + b"".join(tables + others) + data[2 + sum(map(len, parts)) :]
 
 
+# 2 x + y in levels at column x and row y, 40 x 48 px, as `cjpeg -arithmetic -grayscale -quality 10`
+# codes it: neither TensorFlow nor Pillow writes arithmetic coding.
+ARITHMETIC = bytes.fromhex(
+    "ffd8ffe000104a46494600010100000100010000ffdb00831000500037003c0046003c003200500046004100"
+    "46005a00550050005f007800c800820078006e006e007800f500af00b9009100c8012200ff0131012c011d00"
+    "ff011801130140016801cc01860140015401b301590113011801900221019501b301db01ea02030208020301"
+    "3601810235025d023001f4025801cc01f9020301efffc9000b080028003001011100ffcc000600101005ffda"
+    "0008010100003f00fdc0a278a6fb5d83892b688474d9444ae2196b4effd9"
+)
 ACCEPTED = {
+    "arithmetic": ARITHMETIC,
     "tables_first": with_tables_before_the_frame(PLAIN),
     "stuffed_zeros_between_segments": PLAIN[:20] + b"\xff\0" * 3 + PLAIN[20:],
     "greyscale": tf.io.encode_jpeg(picture(2)[..., :1], format="grayscale").numpy(),
@@ -212,6 +222,12 @@ def test_what_libjpeg_knows_is_read_as_it_stands(kind, tmp_path):
     assert jpeg.decode_whole(images[0]).shape == (40, 48, 3)
     assert jpeg_header.frame_size_px(images[0]) == (40, 48)
     assert check.check_records(tmp_path, label_base=1).problems == ()
+
+
+def test_arithmetic_coding_gives_its_pixels():
+    rows, columns = np.mgrid[0:40, 0:48]
+    error = jpeg.decode_whole(ARITHMETIC)[..., 0].astype(int) - (2 * columns + rows)
+    assert b"\xff\xc9" in ARITHMETIC and np.abs(error).max() <= 12  # at quality 10
 
 
 @pytest.mark.parametrize("policy", ["raise", "skip"])

@@ -1,5 +1,6 @@
 """Building records: the same bytes however they come about, and nothing bad gets in."""
 
+import errno
 import gzip
 import json
 import os
@@ -221,6 +222,22 @@ def test_another_build_does_not_go_into_the_same_directory(image_folder, records
     assert not (records / "build_journal.jsonl").exists()
 
 
+@pytest.mark.parametrize("change", [{"max_side_px": 24}, {"validation_share": 0.5}])
+def test_an_unfinished_build_does_not_go_on_with_other_options(image_folder, tmp_path, change):
+    """The shards that are there hold images of another size, or other ones."""
+    folder, out = image_folder / "train", tmp_path / "out"
+    options = {"max_side_px": 32, "validation_share": 0.3}
+    build.build_records(sources.FolderSource(folder, **options), out, num_shards={"train": 2})
+    (out / "manifest.json").unlink()
+    next(out.glob("train-00001-*")).unlink()
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    other = sources.FolderSource(folder, **{**options, **change})
+    with pytest.raises(DataError, match="same source and options"):
+        build.build_records(other, out, num_shards={"train": 2})
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    build.build_records(sources.FolderSource(folder, **options), out, num_shards={"train": 2})
+
+
 def test_two_builders_do_not_share_a_directory(image_folder, records):
     with lock_directory(records):
         with pytest.raises(DataError, match="one builder at a time"):
@@ -373,6 +390,28 @@ def test_a_tar_that_is_cut_short_is_refused(image_folder, tmp_path):
         with sources.open_source(archive, spool_dir=tmp_path / "out") as source:
             build.build_records(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_a_compressed_tar_fills_is_named_and_left_as_it_was(
+    image_folder, tmp_path, monkeypatch
+):
+    def fill(packed, plain, length):
+        plain.write(packed.read(1000))
+        plain.flush()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    archive = write_tar_gz(image_folder, tmp_path / "images.tar.gz")
+    monkeypatch.setattr(sources.shutil, "copyfileobj", fill)
+    with pytest.raises(DataError, match=r"No space left.*had 1,000 bytes of .*free.*unpack it"):
+        with sources.open_source(archive, spool_dir=tmp_path / "out") as source:
+            build.build_records(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_compressed_tar_that_is_not_there_is_named(tmp_path):
+    absent = sources.CompressedTarSource(tmp_path / "no.tar.gz", spool=tmp_path / "out" / "spool")
+    with pytest.raises(DataError, match="No such file.*no.tar.gz"):
+        absent.list_images()
 
 
 def test_a_build_given_up_before_its_first_shard_does_not_hold_up_another(image_folder, tmp_path):

@@ -76,6 +76,8 @@ def test_the_start_summary_does_the_arithmetic():
         has_averages=True,
         reduction="exact",
         replica_batch=32,
+        num_rounds=3,
+        values_per_image=299 * 299 * 3,
         activation_values_per_image=50_000_000,
         activation_bytes=4,
     )
@@ -103,8 +105,9 @@ def test_the_start_summary_does_the_arithmetic():
         "           batch norm keeps 0.99402 of its moving statistics a step",
         "           the other variant is `paper`: figure 15 of arXiv 1602.07261 to the letter, "
         "32,450,360 parameters at full width: --gin_file=configs/irv2_paper.gin",
-        "memory     about 7.4 GiB a device: weights 213 MiB, slots 426 MiB, averages 213 MiB, "
-        "gradients 213 MiB, accumulators 426 MiB, activations 6.0 GiB",
+        "memory     about 7.5 GiB a device: weights 213 MiB, slots 426 MiB, averages 213 MiB, "
+        "gradients 213 MiB, accumulators 426 MiB, activations 6.0 GiB, "
+        "images 98 MiB",
         "devices    8 x NVIDIA H200; 1 worker (no TF_CONFIG, no Slurm step)",
         "same bits  reduction 'exact': the same bits on any number of devices and workers, with "
         "this device type, precision and thread count",
@@ -132,10 +135,12 @@ def test_the_memory_guess_is_the_sum_of_its_formula():
         has_averages=False,
         reduction="float32",
         replica_batch=2,
+        num_rounds=3,
+        values_per_image=10,
         activation_values_per_image=1000,
         activation_bytes=2,
     )
-    assert guess.total_bytes == 400 + 360 + 0 + 360 + 400 + 4000
+    assert guess.total_bytes == 400 + 360 + 0 + 360 + 400 + 4000 + 240
     assert "averages" not in summary.memory_line(guess)
 
 

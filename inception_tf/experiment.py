@@ -8,7 +8,7 @@ import time
 import tensorflow as tf
 
 from inception_tf import inputs as run_inputs
-from inception_tf import lost_workers, overview, preparation, products
+from inception_tf import lost_workers, overview, preflight, preparation, products
 from inception_tf.cluster import ClusterSpec, check_num_workers
 from inception_tf.data.image import Augmentation, EvaluationCrop
 from inception_tf.data.pipeline import DataSpec
@@ -71,6 +71,7 @@ def train(
     *,
     run_dir,
     config_text,
+    start_values,
     recipe_hash,
     operation_changes=(),
     paper_rows=(),
@@ -83,6 +84,7 @@ def train(
       experiment: an Experiment.
       run_dir: of this run; one that holds checkpoints is gone on with.
       config_text: the resolved configuration, kept before the first step.
+      start_values: name -> what a worker was told; every worker must have been told the same.
       recipe_hash: kept in every checkpoint.
       operation_changes: (parameter, before, now) since the run was last started here.
       paper_rows: (recipe value, paper, this run) where they differ.
@@ -99,15 +101,13 @@ def train(
     with contextlib.ExitStack() as stack:
         check_num_workers(experiment.cluster)
         cluster, watch, stop_requests = _join(stack, experiment, directory)
+        preflight.check_workers(cluster, experiment, start_values, directory, is_synthetic)
         prepared = preparation.prepare(experiment, directory, cluster, is_synthetic=is_synthetic)
         _check_profile_steps(profile_steps, prepared.total_steps)
         if cluster.is_chief:
             stack.enter_context(directory.lock())
         if cluster.is_chief and not is_synthetic:
-            directory.save_config(config_text)
-            directory.add_changes(prepared.start_step, operation_changes)
-            if prepared.facts is None:
-                directory.save_facts(preparation.facts_of(experiment, prepared.inputs, cluster))
+            _save_beginning(prepared, directory, config_text, operation_changes)
         writer = stack.enter_context(_open_writer(prepared))
         for text in overview.opening(prepared, operation_changes, paper_rows):
             writer.note(text)
@@ -226,6 +226,15 @@ def _check_profile_steps(profile_steps, total_steps):
             "The traced steps must begin before the run ends.",
             received=f"--profile_steps={profile_steps[0]}:{profile_steps[1]} of {total_steps:,}",
         )
+
+
+def _save_beginning(prepared, directory, config_text, operation_changes):
+    """Keeps what this start is made of, before its first step."""
+    directory.save_config(config_text)
+    directory.add_changes(prepared.start_step, operation_changes)
+    if prepared.facts is None:
+        facts = preparation.facts_of(prepared.experiment, prepared.inputs, prepared.cluster)
+        directory.save_facts(facts)
 
 
 def _open_writer(prepared):

@@ -41,11 +41,8 @@ def opening(prepared, operation_changes, paper_rows):
 def start_text(prepared):
     """The whole summary as text."""
     experiment, inputs, cluster = prepared.experiment, prepared.inputs, prepared.cluster
-    assignment, state, model = prepared.assignment, prepared.state, prepared.state.model
     steps_per_epoch, total_steps = prepared.steps_per_epoch, prepared.total_steps
     training = experiment.training
-    num_parameters = counting.count_parameters(model)
-    num_trained = sum(int(tf.size(item.variable.value)) for item in state.trained)
     data = facts.DataFacts(
         data_dir=inputs.data_dir,
         where_from=inputs.where_from,
@@ -59,21 +56,14 @@ def start_text(prepared):
         run_dir=str(prepared.run_dir),
         seed=training.seed,
         data=data,
-        batch=facts.BatchFacts(
-            num_replicas=assignment.num_replicas,
-            replica_batch=assignment.replica_batch,
-            num_physical=assignment.num_physical,
-            num_workers=cluster.num_workers,
-        ),
+        batch=batch_facts(prepared),
         schedule=facts.ScheduleFacts(
             total_steps=total_steps,
             steps_per_epoch=steps_per_epoch,
             words=schedule_words(training.schedule),
             first_rates=first_rates(prepared.recipe.learning_rate, total_steps, steps_per_epoch),
         ),
-        model=_model_facts(
-            experiment.model, prepared, num_parameters=num_parameters, num_trained=num_trained
-        ),
+        model=_model_facts(experiment.model, prepared),
         machine=facts.MachineFacts(
             devices=cluster.device_names,
             intra_op_threads=cluster.intra_op_threads,
@@ -81,28 +71,49 @@ def start_text(prepared):
             reduction=training.reduction,
             workers_from=cluster.workers_from,
         ),
-        memory=facts.memory_guess(
-            num_parameters=num_parameters,
-            num_trained=num_trained,
-            num_slots=len(training.optimizer.slots),
-            has_averages=True,
-            reduction=training.reduction,
-            replica_batch=assignment.replica_batch,
-            num_rounds=assignment.rounds,
-            values_per_image=experiment.model.input_height_px * experiment.model.input_width_px * 3,
-            activation_values_per_image=totals_of(layer_rows(model)).num_kept_values,
-            activation_bytes=4 if experiment.model.precision == "float32" else 2,
-        ),
+        memory=memory_guess(prepared),
         warnings=prepared.warnings + exposure.port_warnings(cluster.address),
     )
 
 
-def _model_facts(spec, prepared, *, num_parameters, num_trained):
+def memory_guess(prepared):
+    """MemoryGuess of one device."""
+    experiment, model = prepared.experiment, prepared.state.model
+    num_px = experiment.model.input_height_px * experiment.model.input_width_px
+    return facts.memory_guess(
+        num_parameters=counting.count_parameters(model),
+        num_trained=_num_trained(prepared.state),
+        num_slots=len(experiment.training.optimizer.slots),
+        has_averages=True,
+        reduction=experiment.training.reduction,
+        replica_batch=prepared.assignment.replica_batch,
+        num_rounds=prepared.assignment.rounds,
+        values_per_image=3 * num_px,
+        activation_values_per_image=totals_of(layer_rows(model)).num_kept_values,
+        activation_bytes=4 if experiment.model.precision == "float32" else 2,
+    )
+
+
+def batch_facts(prepared):
+    """Who computes what of a step."""
+    return facts.BatchFacts(
+        num_replicas=prepared.assignment.num_replicas,
+        replica_batch=prepared.assignment.replica_batch,
+        num_physical=prepared.assignment.num_physical,
+        num_workers=prepared.cluster.num_workers,
+    )
+
+
+def _num_trained(state):
+    return sum(int(tf.size(item.variable.value)) for item in state.trained)
+
+
+def _model_facts(spec, prepared):
     return facts.ModelFacts(
         name=spec.name,
         variant=spec.variant,
-        num_parameters=num_parameters,
-        num_trained=num_trained,
+        num_parameters=counting.count_parameters(prepared.state.model),
+        num_trained=_num_trained(prepared.state),
         input_height_px=spec.input_height_px,
         input_width_px=spec.input_width_px,
         precision=spec.precision,

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from inception_tf import cluster as clusters
-from inception_tf import initial_weights, overview
+from inception_tf import initial_weights, overview, own_port, preflight
 from inception_tf import inputs as run_inputs
 from inception_tf.errors import CheckpointError, ConfigError
 from inception_tf.meeting import await_workers
@@ -74,6 +74,7 @@ def join_cluster(experiment, directory):
     spec, facts = experiment.cluster, _facts_of_checkpoints(directory)
     if facts is not None and spec.intra_op_threads is None:
         spec = dataclasses.replace(spec, intra_op_threads=facts.intra_op_threads)
+    own_port.check_this_worker()
     limit_secs = experiment.watchdog.start_secs
     # Where a worker is lost between its answer and TensorFlow's own wait, which holds Python's
     # lock, no thread of Python runs: a timer in C shows the stacks and ends the process.
@@ -86,14 +87,20 @@ def join_cluster(experiment, directory):
         faulthandler.cancel_dump_traceback_later()
 
 
-def prepare(experiment, directory, cluster, *, is_synthetic):
+def prepare(experiment, directory, cluster, *, is_synthetic, cache_dir=None):
     """Opens the data, builds the variables and restores the newest checkpoint.
+
+    Args:
+      cache_dir: instead of the run directory, where indices of the records are kept.
 
     Raises:
       UserError: whatever the user can mend.
     """
     facts, training = _facts_of_checkpoints(directory), experiment.training
-    inputs = _open_inputs(experiment, directory, is_synthetic=is_synthetic)
+    cache_dir = cache_dir or directory.path
+    inputs = preflight.agreed_data(
+        cluster, lambda: _open_inputs(experiment, cache_dir, is_synthetic=is_synthetic)
+    )
     assignment = cluster.assign(
         num_replicas=training.num_replicas, replica_batch=training.replica_batch
     )
@@ -110,8 +117,8 @@ def prepare(experiment, directory, cluster, *, is_synthetic):
     warnings = overview.warnings_of(experiment, state.model, assignment, total_steps=total_steps)
     start_step, resumed = 0, []
     if not is_synthetic:
-        start_step, resumed = restore(state, directory)
-    _check_same_start(cluster, start_step)
+        info, resumed = preflight.agreed_checkpoint(cluster, lambda: restore(state, directory))
+        start_step = info.step if info else 0
     if start_step > total_steps:
         raise ConfigError(
             "A run cannot be shorter than what it has done.",
@@ -146,12 +153,12 @@ def _fill(model, experiment, inputs, cluster):
     return initial_weights.fill_model(model, experiment, inputs, cluster)
 
 
-def _open_inputs(experiment, directory, *, is_synthetic):
+def _open_inputs(experiment, cache_dir, *, is_synthetic):
     if is_synthetic:
         return run_inputs.generated_inputs(experiment.model)
     splits = [experiment.data.train_split, experiment.data.eval_split]
     return run_inputs.open_inputs(
-        experiment.data, experiment.model, run_dir=directory.path, splits=splits, trains=True
+        experiment.data, experiment.model, run_dir=cache_dir, splits=splits, trains=True
     )
 
 
@@ -229,7 +236,9 @@ def _class_counts(experiment, inputs):
 
 
 def restore(state, directory):
-    """Puts the newest good checkpoint into the state; its step and what to say about it.
+    """Puts the newest good checkpoint into the state; its CheckpointInfo and what to say about it.
+
+    None where there is no checkpoint.
 
     Raises:
       CheckpointError: checkpoints lie there but none can be used: nothing starts at 0 over them.
@@ -237,8 +246,9 @@ def restore(state, directory):
     store = CheckpointStore.of_run(directory.path)
     if not store.holds_checkpoints():
         if directory.config_file.exists():
-            return 0, [f"run {directory.path} was begun but holds no checkpoint: starts at step 0"]
-        return 0, []
+            begun = f"run {directory.path} was begun but holds no checkpoint: starts at step 0"
+            return None, [begun]
+        return None, []
     info, skipped = store.newest_verified()
     lines = [f"skipped {path}: {reason}" for path, reason in skipped]
     if info is None:
@@ -249,18 +259,7 @@ def restore(state, directory):
         )
     store.check_matches(info, state.expected())
     state.restore(store.read(info))
-    return info.step, lines
-
-
-def _check_same_start(cluster, start_step):
-    """Raises CheckpointError unless every worker goes on from the same step."""
-    steps = cluster.gather(start_step)
-    if len(set(steps)) > 1:
-        raise CheckpointError(
-            "Every worker must go on from the same checkpoint.",
-            received=", ".join(f"worker {i}: step {step:,}" for i, step in enumerate(steps)),
-            remedy="Give all of them the same --run_dir on a file system that they share.",
-        )
+    return info, lines
 
 
 def _facts_of_checkpoints(directory):

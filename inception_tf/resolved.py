@@ -51,6 +51,10 @@ class Resolved:
         """'section.name' -> value of what a run may change while it goes on."""
         return self._plain(is_operation)
 
+    def plain_values(self):
+        """'section.name' -> value of both."""
+        return self._plain(lambda parameter: True)
+
     def recipe_hash(self):
         """16 hexadecimal digits that two runs share exactly when their recipes are equal."""
         text = json.dumps(self.recipe(), sort_keys=True)

@@ -94,6 +94,12 @@ class RunDirectory:
                 pass  # a file system without locks: nothing can be known
             yield
 
+    def check_unlocked(self) -> None:
+        """Raises ConfigError where another process trains here; makes and changes nothing."""
+        if (self.path / LOCK_FILE).exists():
+            with self.lock():
+                pass
+
     def save_config(self, text: str) -> None:
         """Keeps the resolved configuration; before the first step."""
         _save_text(self.config_file, text)

@@ -6,8 +6,8 @@ from inception_tf import flags as shared_flags  # isort: skip  (imports TensorFl
 
 from absl import flags
 
-from inception_tf import config, experiment, run_config
-from inception_tf.errors import EXIT_PREEMPTED, ConfigError
+from inception_tf import config, dry_run, experiment, run_config
+from inception_tf.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, ConfigError
 from inception_tf.parameters import SECTIONS
 from inception_tf.run_directory import RunDirectory
 
@@ -16,6 +16,9 @@ flags.adopt_module_key_flags(shared_flags)  # --help shows them
 
 flags.DEFINE_bool("synthetic", False, "Train on generated batches, to see what data costs.")
 flags.DEFINE_bool("print_config", False, "Print the resolved config and stop.")
+flags.DEFINE_bool(
+    "dry_run", False, "Try all that a run needs, one step included, save nothing, and tell."
+)
 flags.DEFINE_string("profile_steps", None, "A:B writes a TensorBoard trace of steps A to B.")
 flags.DEFINE_enum(
     "recipe_wins",
@@ -37,10 +40,17 @@ def main(argv):
     if FLAGS.synthetic:
         _check_synthetic(run_dir)
     resolved, changes = run_config.reconcile(resolved, run_dir, recipe_wins=FLAGS.recipe_wins)
+    declared = experiment.Experiment(**resolved.sections)
+    start_values = resolved.plain_values() | {
+        f"--{name}": FLAGS[name].value for name in ("dry_run", "profile_steps", "synthetic")
+    }
+    if FLAGS.dry_run:
+        return _dry_run(declared, run_dir, start_values)
     end = experiment.train(
-        experiment.Experiment(**resolved.sections),
+        declared,
         run_dir=run_dir,
         config_text=resolved.text(),
+        start_values=start_values,
         recipe_hash=resolved.recipe_hash(),
         operation_changes=changes,
         paper_rows=run_config.differences_from_paper(resolved),
@@ -48,6 +58,16 @@ def main(argv):
         profile_steps=_parse_profile_steps(FLAGS.profile_steps),
     )
     return 0 if end.is_complete else EXIT_PREEMPTED
+
+
+def _dry_run(declared, run_dir, start_values):
+    """Prints what a dry run found; the exit status."""
+    text, is_passed = dry_run.dry_run(
+        declared, run_dir=run_dir, start_values=start_values, is_synthetic=FLAGS.synthetic
+    )
+    if text:
+        print(text, flush=True)
+    return 0 if is_passed else EXIT_USER_ERROR
 
 
 def _resolve():

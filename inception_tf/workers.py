@@ -20,6 +20,16 @@ def read(environment):
     return slurm.read_step(environment) or (["localhost"], 0)
 
 
+def own_address(environment):
+    """host:port of this worker; None for one that is alone, which opens no port.
+
+    Raises:
+      ConfigError: as `read`.
+    """
+    addresses, index = read(environment)
+    return addresses[index] if len(addresses) > 1 else None
+
+
 def source_of(environment):
     """Who named the workers, in words."""
     if "TF_CONFIG" in environment:

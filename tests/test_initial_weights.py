@@ -104,6 +104,7 @@ def train(data_dir, run_dir, *params):
         experiment.Experiment(**resolved.sections),
         run_dir=run_dir,
         config_text=resolved.text(),
+        start_values=resolved.plain_values(),
         recipe_hash=resolved.recipe_hash(),
     )
 

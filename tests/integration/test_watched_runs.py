@@ -50,7 +50,9 @@ class Job:
       params: 'section.name' -> value, beside PARAMS.
     """
 
-    def __init__(self, directory, data_dir, *, num_workers, faults, started=None, run_dir=None, **params):
+    def __init__(
+        self, directory, data_dir, *, num_workers, faults, started=None, run_dir=None, **params
+    ):
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.run_dir = run_dir or directory / "run"

@@ -17,7 +17,7 @@ import sys
 
 from inception_tf import errors, launch_plan
 from inception_tf.launch_job import Job, report_failure
-from inception_tf.launch_output import JobOutput
+from inception_tf.launch_output import JobOutput, write_line
 from inception_tf.launch_restarts import RestartPolicy
 
 
@@ -41,6 +41,8 @@ class Supervisor:
 
     def on_signal(self, signum, _frame):
         """Passes SIGTERM and Ctrl-C on to every worker, and starts none again."""
+        if signum == signal.SIGHUP:  # the terminal is gone: the workers have time to save
+            signum = signal.SIGTERM
         self._signals.put(signum)
         if self._job is not None:
             self._job.forward(signum)
@@ -53,7 +55,7 @@ class Supervisor:
                 return 0
             status = end.guilty.status
             if status == errors.EXIT_PREEMPTED:
-                print("\nThe workers were asked to stop and did.", file=sys.stderr)
+                write_line("\nThe workers were asked to stop and did.", sys.stderr)
                 return status
             if not is_said:
                 report_failure(end, sys.stderr)
@@ -61,11 +63,11 @@ class Supervisor:
                 return status
             decision = self._policy.decide(status)
             who = "all workers" if is_said else f"worker {end.guilty.index}"
-            print(f"launch: {who}: {decision.words}", file=sys.stderr)
+            write_line(f"launch: {who}: {decision.words}", sys.stderr)
             if decision.delay_secs is None:
                 return status
             if self._is_stopped_within(decision.delay_secs):
-                print("launch: asked to stop; not started again", file=sys.stderr)
+                write_line("launch: asked to stop; not started again", sys.stderr)
                 return errors.EXIT_PREEMPTED
 
     def _start_once(self):
@@ -216,10 +218,13 @@ def main(arguments=None):
     except errors.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
+    # Workers may write what this terminal's encoding has not.
+    sys.stdout.reconfigure(errors="backslashreplace")
     policy = RestartPolicy(max_restarts=options.max_restarts, command=command)
     supervisor = Supervisor(command, plan, policy, grace_secs=options.grace_secs)
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, supervisor.on_signal)
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:  # under nohup
+            signal.signal(signum, supervisor.on_signal)
     return supervisor.run()
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 
 from inception_tf import errors
-from inception_tf.launch_output import is_progress
+from inception_tf.launch_output import is_progress, write_line
 from inception_tf.launch_restarts import NEVER_AGAIN
 
 KEPT_LINES = 30  # of each worker, for the report of a failure
@@ -150,16 +150,20 @@ class Job:
 
     def run(self):
         """Runs all workers to their end; returns a JobEnd."""
-        for index, environment in self._environments.items():
-            self._workers.append(
-                Worker(
-                    index,
-                    self._command,
-                    environment,
-                    ended=self._ended,
-                    print_line=self._print_line,
+        try:
+            for index, environment in self._environments.items():
+                self._workers.append(
+                    Worker(
+                        index,
+                        self._command,
+                        environment,
+                        ended=self._ended,
+                        print_line=self._print_line,
+                    )
                 )
-            )
+        except Exception:  # no memory or processes left: the others are nobody's then
+            self._send_all(signal.SIGKILL)
+            raise
         if self._signal is not None:  # it came while they were being started
             self._send_all(self._signal)
         ranked, num_ended = [], 0
@@ -244,12 +248,10 @@ def report_failure(end, stream):
       stream: where to.
     """
     guilty = end.guilty
-    print(f"\nworker {guilty.index} failed first, with status {guilty.status}:", file=stream)
+    write_line(f"\nworker {guilty.index} failed first, with status {guilty.status}:", stream)
     for line in guilty.last_lines:
-        print(f"  {line}", file=stream)
+        write_line(f"  {line}", stream)
     for worker in end.workers:
         if worker is not guilty:
             frozen = " was frozen by a signal, such as SIGSTOP, and" if worker.was_frozen else ""
-            print(
-                f"worker {worker.index}{frozen} ended with status {worker.status}", file=stream
-            )
+            write_line(f"worker {worker.index}{frozen} ended with status {worker.status}", stream)

@@ -94,6 +94,13 @@ class JobOutput:
         self._print(_CLEAR_LINE + self._progress[:columns], end="")
 
     def _print(self, text, *, end="\n"):
-        # Whoever read this may be gone; the workers still have to be read, or they would wait.
-        with contextlib.suppress(BrokenPipeError):
-            print(text, end=end, file=self._stream, flush=True)
+        write_line(text, self._stream, end=end)
+
+
+def write_line(text, stream, *, end="\n"):
+    """Writes a line, or loses it where the disk is full or nobody reads any more.
+
+    The workers still have to be read, or they would wait, and to be started again.
+    """
+    with contextlib.suppress(OSError):
+        print(text, end=end, file=stream, flush=True)

@@ -161,10 +161,17 @@ def test_a_child_that_outlives_its_worker_does_not_hold_up_the_job():
     assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_reaches_every_worker_and_its_answer_is_the_exit_status(signum):
+@pytest.mark.parametrize(
+    ("signum", "passed_on"),
+    [
+        (signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGINT, signal.SIGINT),
+        (signal.SIGHUP, signal.SIGTERM),  # the terminal was closed
+    ],
+)
+def test_a_signal_reaches_every_worker_and_its_answer_is_the_exit_status(signum, passed_on):
     code = (
-        f"import signal; signal.signal({int(signum)}, lambda *_: (print('saved', i), "
+        f"import signal; signal.signal({int(passed_on)}, lambda *_: (print('saved', i), "
         f"sys.exit({errors.EXIT_PREEMPTED}))); print('up', i); time.sleep(50)"
     )
     with subprocess.Popen(
@@ -176,6 +183,14 @@ def test_a_signal_reaches_every_worker_and_its_answer_is_the_exit_status(signum)
         rest = sorted(job.stdout.read().split("\n"))
         assert job.wait(timeout=30) == errors.EXIT_PREEMPTED
     assert [line for line in rest if line] == ["[worker 0] saved 0", "[worker 1] saved 1"]
+
+
+def test_a_job_of_which_one_worker_cannot_be_started_leaves_none_behind():
+    job = job_of(2, "import time; time.sleep(50)")
+    job._environments[1] = {"NAME": "no\0value"}
+    with pytest.raises(ValueError, match="null byte"):
+        job.run()
+    assert job._ended.get(timeout=20).status == 137
 
 
 def test_devices_per_worker_reaches_our_own_commands_only():

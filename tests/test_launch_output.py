@@ -167,3 +167,21 @@ def test_workers_are_read_to_their_end_though_nobody_reads_the_launcher():
         finally:
             job.send_signal(signal.SIGTERM)
     assert status == 0
+
+
+def test_a_full_disk_behind_the_launcher_holds_up_no_worker_and_hides_no_status():
+    code = "[print('x' * 1000) for _ in range(1000)]; sys.exit(4)"
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            launched(code), cwd=CHECKOUT, stdout=full, stderr=full, timeout=30, check=False
+        )
+    assert done.returncode == 4
+
+
+def test_what_the_terminal_cannot_show_is_written_as_its_code():
+    done = subprocess.run(
+        launched("os.write(1, 'K\\u00fche\\n'.encode()); print('after')"), cwd=CHECKOUT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, timeout=30,
+        check=False,
+    )  # fmt: skip
+    assert done.stdout == b"[worker 0] K\\xfche\n[worker 0] after\n"

@@ -38,6 +38,7 @@ WORKERS_DIR = "workers"
 _POLL_SECS = 0.5
 _TELL_SECS = 3.0  # between two writings of an unchanged state
 _SILENT_SECS = 15.0  # a state file this old has no living writer
+_FILES_SECS = 5.0  # for what touches files: their file system may be away
 _BUSY_SHARE = 0.05  # of a core: a process that prepares and computes is not stuck
 _NUM_RECENT = 50
 
@@ -95,7 +96,9 @@ class Limits:
     def of(self, phase, *, num_steps=1):
         """Seconds that a phase of so many steps may take."""
         spec = self._spec
-        if phase in START:
+        if phase == JOINING:  # the meeting has the limit itself, and names who is missing
+            return 2 * spec.start_secs
+        if phase == PREPARING:
             return spec.start_secs
         if phase in (SAVING, ENDING):
             return spec.saving_secs
@@ -145,9 +148,10 @@ class Watchdog:
         self._place = _Place(JOINING, None, 1, 0.0)
         self._told = (None, 0.0)
         self._began_at = None  # when this process first wrote its state, by the file system
+        self._at_files = None  # the thread that touches files
 
     def __enter__(self):
-        self._tell()
+        self._in_time(self._tell)
         self._thread.start()
         return self
 
@@ -155,11 +159,11 @@ class Watchdog:
         self._ended.set()
         self._thread.join(timeout=_TELL_SECS)
         if error is None:
-            with contextlib.suppress(OSError):
-                self._path(self._index).unlink(missing_ok=True)
+            self._in_time(self._forget)
         elif isinstance(error, Exception):
             status = getattr(error, "exit_status", EXIT_FAULT)
-            self._tell(status=status, message=f"{type(error).__name__}: {first_line(error)}")
+            message = f"{type(error).__name__}: {first_line(error)}"
+            self._in_time(lambda: self._tell(status=status, message=message))
 
     # -- said by the main thread ---------------------------------------------------------------
 
@@ -214,10 +218,13 @@ class Watchdog:
         idle_secs = self._secs - place.since_secs
         limit_secs = self._limits.of(place.phase, num_steps=place.num_steps)
         if idle_secs > limit_secs and self._place is place:
-            if not (place.phase in START and self._has_peer_moved(limit_secs)):
+            is_excused = place.phase in START and self._in_time(
+                lambda: self._has_peer_moved(limit_secs), False
+            )
+            if not is_excused:
                 self._end_stuck(idle_secs, limit_secs)
         if self._told[0] != place.phase or self._secs - self._told[1] >= _TELL_SECS:
-            self._tell()
+            self._in_time(self._tell)
 
     def _note_move(self):
         place = self._place
@@ -236,19 +243,15 @@ class Watchdog:
         lines = [
             f"error: worker {self._index} is stuck in phase {self.where()}: nothing has moved for "
             f"{idle_secs:.0f} s (limit {limit_secs:.0f} s).",
-            *self.others(),
+            *self._in_time(self.others, ["what the others did: their files do not answer"]),
             "The Python stacks of all threads follow; start all workers again, the run goes on "
             "from its last checkpoint. The limits are the section `watchdog` of the config.",
         ]
-        stacks = self._path(self._index).with_suffix(".stacks")
-        with contextlib.suppress(OSError), open(stacks, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n\n")
-            file.flush()
-            faulthandler.dump_traceback(file, all_threads=True)
+        self._in_time(lambda: self._keep_stacks("\n".join(lines)))
         self._leave(EXIT_STUCK, "\n".join(lines), has_stacks=True)
 
     def _leave(self, status, text, *, has_stacks=False):
-        self._tell(status=status, message=text.splitlines()[0])
+        self._in_time(lambda: self._tell(status=status, message=text.splitlines()[0]))
         os.write(2, f"{text}\n".encode())  # not through sys.stderr, whose lock may be held
         if has_stacks:
             faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
@@ -256,8 +259,33 @@ class Watchdog:
 
     # -- the files -----------------------------------------------------------------------------
 
+    def _in_time(self, act, otherwise=None):
+        """What a function that touches files returns; `otherwise` where it has not in time.
+
+        A file system that is away holds whoever touches it, for ever, and may well be what the
+        main thread waits for.
+        """
+        if self._at_files is not None and self._at_files.is_alive():
+            return otherwise
+        found = []
+        self._at_files = threading.Thread(target=lambda: found.append(act()), daemon=True)
+        self._at_files.start()
+        self._at_files.join(timeout=_FILES_SECS)
+        return found[0] if found else otherwise
+
     def _path(self, index):
         return self._directory / f"{index}.json"
+
+    def _forget(self):
+        with contextlib.suppress(OSError):
+            self._path(self._index).unlink(missing_ok=True)
+
+    def _keep_stacks(self, text):
+        stacks = self._path(self._index).with_suffix(".stacks")
+        with contextlib.suppress(OSError), open(stacks, "w", encoding="utf-8") as file:
+            file.write(f"{text}\n\n")
+            file.flush()
+            faulthandler.dump_traceback(file, all_threads=True)
 
     def _tell(self, **end):
         """Writes this worker's state; a disk that is full or away must not end a run."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 
 import pytest
@@ -68,7 +69,7 @@ def secs_until_end(made, *, most=5000):
 @pytest.mark.parametrize(
     ("phase", "secs"),
     [
-        (watchdog.JOINING, 600.0),
+        (watchdog.JOINING, 1200.0),  # after the meeting's own 600, which names who is missing
         (watchdog.PREPARING, 600.0),
         (watchdog.FIRST_STEP, 900.0),
         (watchdog.STEP, 900.0),  # nothing was measured: it may still have to be traced
@@ -210,6 +211,25 @@ def test_a_full_disk_does_not_end_the_watch(tmp_path):
     made.enter(watchdog.STEP, step=1)
     made.advance(1.0)
     assert made.others() == ["worker 1: has not been heard of since this start"]
+
+
+def test_a_file_system_that_is_away_does_not_hold_the_watchdog(tmp_path, left, capfd, monkeypatch):
+    monkeypatch.setattr(watchdog, "_FILES_SECS", 0.1)
+    made = dog(tmp_path)
+    held = [tmp_path / "workers" / name for name in ("0.tmp", "0.stacks", "1.json")]
+    for path in held:
+        os.mkfifo(path)  # whoever opens it waits for the other end
+    made.enter(watchdog.WAITING, step=3)
+    ends = []
+    waiting = threading.Thread(target=lambda: ends.append(secs_until_end(made)), daemon=True)
+    waiting.start()
+    waiting.join(timeout=20)
+    for path in held:
+        os.close(os.open(path, os.O_RDWR))
+    assert ends == [901] and left == [138]
+    said = capfd.readouterr().err
+    assert "is stuck in phase 'waiting for data' at step 3" in said
+    assert "their files do not answer" in said and "in secs_until_end" in said
 
 
 # -- stops -----------------------------------------------------------------------------------------

@@ -57,8 +57,9 @@ def watch(experiment, directory, *, is_stop_asked):
                 ) from None
             raise LostWorkersError(
                 "All workers of a job must stay until its end.",
-                received=f"worker {index}, in phase {watchdog.where()}, lost {_lost(error)}. "
-                + "; ".join(watchdog.others()),
+                # On a line of their own: peers quote the first one, and not what it quotes.
+                received=f"worker {index}, in phase {watchdog.where()}, lost {_lost(error)}.\n"
+                + "".join(f"  {line}\n" for line in watchdog.others()),
                 remedy="The real error stands in the output of the worker that was lost. Start "
                 "all of them again: the run goes on from its last checkpoint.",
             ) from None
@@ -68,5 +69,8 @@ def _lost(error):
     """The task that TensorFlow names, with the cause where it says one."""
     text = str(error)
     task, cause = _TASK.search(text), _CAUSE.search(text)
-    name = task[0] if task else "another worker"
+    if task:
+        name = task[0]
+    else:  # worker 0 answers the heartbeats of all
+        name = "worker 0" if "CoordinationService/" in text else "another worker"
     return f"{name} ({cause[0]})" if cause else name

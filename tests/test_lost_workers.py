@@ -25,6 +25,10 @@ RESET = """Collective ops is aborted by: recvmsg:Connection reset by peer
 Additional GRPC error information from remote target /job:worker/replica:0/task:0 while calling \
 /tensorflow.WorkerService/CompleteInstance:"""
 
+CUT = """Collective ops is aborted by: Deadline Exceeded
+
+RPC: /tensorflow.CoordinationService/Heartbeat"""
+
 
 def lose(tmp_path, monkeypatch, error, *, num_workers=2):
     """What becomes of an error that TensorFlow raises in worker 0."""
@@ -62,14 +66,16 @@ def peer(tmp_path):
             "Collective ops is aborted by: Collective has timed out during execution.",
             "another worker (Collective has timed out)",
         ),
+        (tf.errors.DeadlineExceededError, CUT, "worker 0 (Deadline Exceeded)"),
     ],
 )
 def test_a_lost_worker_is_named_in_one_message(tmp_path, monkeypatch, kind, text, named):
     error = lose(tmp_path, monkeypatch, kind(None, None, text))
     assert type(error) is LostWorkersError and error.exit_status == 138
-    assert f"worker 0, in phase 'step' at step 1,234, lost {named}" in str(error)
-    assert "in the output of the worker that was lost" in str(error)
-    assert len(str(error).splitlines()) == 1
+    first, others, remedy = str(error).splitlines()
+    assert first.endswith(f"worker 0, in phase 'step' at step 1,234, lost {named}.")
+    assert others == "  worker 1: has not been heard of since this start"
+    assert "in the output of the worker that was lost" in remedy
 
 
 def test_the_error_of_the_lost_worker_is_told(tmp_path, monkeypatch):
@@ -78,6 +84,15 @@ def test_the_error_of_the_lost_worker_is_told(tmp_path, monkeypatch):
             raise ValueError("its own")
     error = lose(tmp_path, monkeypatch, tf.errors.UnavailableError(None, None, SILENT))
     assert "worker 1: has ended with status 1: ValueError: its own" in str(error)
+
+
+def test_what_the_lost_worker_quotes_is_not_quoted_again(tmp_path, monkeypatch):
+    with pytest.raises(LostWorkersError):
+        with peer(tmp_path):
+            raise LostWorkersError("All must stay.", received="worker 1, lost.\n  worker 2: away\n")
+    error = lose(tmp_path, monkeypatch, tf.errors.UnavailableError(None, None, SILENT))
+    _, others, _ = str(error).splitlines()
+    assert others.endswith("LostWorkersError: All must stay. Received: worker 1, lost.")
 
 
 def test_a_worker_that_was_stopped_at_its_start_takes_the_others_with_it(tmp_path, monkeypatch):

@@ -21,10 +21,12 @@ A fault is [PLACE:]WHAT[=SECS]. WHAT is one of
     leave       the process ends at once with status 0
     fill        fills the file system of the run directory to the last byte, with <run_dir>.fill
     free        gives that room back; with =SECS that much later, while training goes on
+    cut         runs the command $INCEPTION_TF_CABLE with the word `down` after it, and with =SECS
+                that much later with the word `up`, whatever has become of this process
 
 and PLACE, where it is not before the step, one of
 
-    within      while the step runs, 50 ms after its begin, from a thread (kill, terminate, pause)
+    within      while the step runs, 50 ms after its begin, from a thread (not freeze, raise)
     reading     in the next read of records on this worker, which is some thread of the pipeline
     evaluating  after two batches of the first evaluation at `step` steps or later
     saving      between the tensors and the manifest of the first checkpoint from `step` on
@@ -33,8 +35,12 @@ and instead of a step the schedule may say
 
     "start"     before this worker looks for the others
     "joined"    after it has found them, before data and network
+
+With INCEPTION_TF_TOY=1 Inception-ResNet-v1 is cut down to the two convolutions that it begins with,
+for tests whose subject is not the network: what a start costs is mostly tracing it.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -51,6 +57,7 @@ from inception_tf.data.records import RecordReader
 from inception_tf.errors import UserError
 from inception_tf.evaluation.evaluator import Evaluator
 from inception_tf.flags import run as run_door
+from inception_tf.models.inception_resnet_v1 import INCEPTION_RESNET_V1
 from inception_tf.training import checkpoint_files
 
 FOR_EVER_SECS = 10**6
@@ -137,6 +144,13 @@ def free(schedule, secs):
     threading.Timer(secs or 0.0, _filler(schedule).unlink).start()
 
 
+def cut(schedule, secs):
+    cable = os.environ["INCEPTION_TF_CABLE"]
+    subprocess.run([*cable.split(), "down"], check=True)
+    if secs is not None:
+        subprocess.Popen(["sh", "-c", f"sleep {secs}; {cable} up"], start_new_session=True)
+
+
 def _filler(schedule):
     return schedule.run_dir.with_name(f"{schedule.run_dir.name}.fill")
 
@@ -150,6 +164,7 @@ FAULTS = {
     "leave": leave,
     "fill": fill,
     "free": free,
+    "cut": cut,
 }
 
 
@@ -207,12 +222,22 @@ class Batches:
             yield batch
 
 
+def make_toy():
+    """Leaves two convolutions of the network, and with block_counts (0, 0, 0) no block."""
+    table = INCEPTION_RESNET_V1["paper"]
+    INCEPTION_RESNET_V1["paper"] = dataclasses.replace(
+        table, stem=table.stem[:2], reduction_a=(), reduction_b=()
+    )
+
+
 def main(argv):
     _, worker = workers.read(os.environ)
     run_dir = train.FLAGS.run_dir
     if run_dir is None:
         raise UserError("Faults need the --run_dir of their run.")
     plant(Schedule(os.environ.get("INCEPTION_TF_FAULTS"), worker=worker, run_dir=run_dir))
+    if os.environ.get("INCEPTION_TF_TOY") == "1":
+        make_toy()
     return train.main(argv)
 
 

@@ -305,7 +305,8 @@ def _finish(prepared, session, step):
     out_dir = pathlib.Path(prepared.run_dir) / "export"
     if prepared.inputs.is_synthetic:
         return step == prepared.total_steps
-    if step == prepared.total_steps and prepared.start_step == step and out_dir.exists():
+    # As the chief sees it: a network file system may show it to others later.
+    if prepared.start_step == prepared.total_steps and session.is_seen_by_chief(out_dir):
         writer.note(f"run {prepared.run_dir} is complete; its export is in {out_dir}")
         return True
     results = session.final_results() if step == prepared.total_steps else None

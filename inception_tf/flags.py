@@ -1,6 +1,8 @@
 """Flags that several doors share, and how a door ends."""
 
+import contextlib
 import os
+import signal
 import sys
 import traceback
 
@@ -72,24 +74,25 @@ def run(main):
         try:
             return main(argv)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            _leave(error.exit_status)
+            _leave(error.exit_status, f"error: {error}\n")
+        except KeyboardInterrupt:
+            _leave(128 + signal.SIGINT, "interrupted\n")
         except Exception:
-            traceback.print_exc()
-            _leave(EXIT_FAULT)
+            _leave(EXIT_FAULT, traceback.format_exc())
 
     app.run(guarded, flags_parser=_parse)
 
 
-def _leave(status):
+def _leave(status, text):
     """Ends the process at once, with everything said.
 
     What the error went through holds the input pipeline, whose threads call into Python. On the
     interpreter's own way out they wait for it and it for them, now and then for ever.
     """
-    logging.flush()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    # The status counts where the disk behind them is full, or nobody reads them any more.
+    for tell in (logging.flush, sys.stdout.flush, lambda: sys.stderr.write(text), sys.stderr.flush):
+        with contextlib.suppress(OSError):
+            tell()
     os._exit(status)
 
 

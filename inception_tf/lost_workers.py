@@ -6,21 +6,23 @@ import re
 import tensorflow as tf
 
 from inception_tf import cluster as clusters
-from inception_tf.errors import LostWorkersError, StoppedAtStart
+from inception_tf.errors import LostWorkersError, StoppedAtStart, first_line
 from inception_tf.training.watchdog import Watchdog
 
-# What TensorFlow 2.21 raises in the workers that are left, and what it says there.
-_KINDS = (
+# What TensorFlow 2.21 says in the workers that are left: of others, whatever the kind of the error
+# (one that runs out of memory ends the others with its own kind), and of sums that came to nothing.
+_OF_OTHERS = re.compile(
+    "stopped sending heartbeats|Error reported from /job:|remote target /job:"
+    "|[Cc]oordination service"
+)
+_OF_SUMS = re.compile("Collective ops is aborted")
+_KINDS_OF_SUMS = (
     tf.errors.UnavailableError,
     tf.errors.DeadlineExceededError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.InternalError,
     tf.errors.UnknownError,
-)
-_SAYS = re.compile(
-    "Collective ops is aborted|stopped sending heartbeats|Error reported from /job:|"
-    "remote target /job:|[Cc]oordination service"
 )
 _TASK = re.compile(r"/job:\w+/(?:replica:\d+/)?task:\d+")
 _CAUSE = re.compile(
@@ -48,8 +50,8 @@ def watch(experiment, directory, *, is_stop_asked):
     with watchdog:
         try:
             yield watchdog
-        except _KINDS as error:
-            if len(addresses) == 1 or not _SAYS.search(str(error)):
+        except tf.errors.OpError as error:
+            if len(addresses) == 1 or not _is_of_others(error):
                 raise
             if watchdog.has_peer_stopped():
                 raise StoppedAtStart(
@@ -65,12 +67,23 @@ def watch(experiment, directory, *, is_stop_asked):
             ) from None
 
 
+def _is_of_others(error):
+    """Whether an error of TensorFlow is the loss of another worker."""
+    text = str(error)
+    is_of_sums = isinstance(error, _KINDS_OF_SUMS) and _OF_SUMS.search(text)
+    return bool(_OF_OTHERS.search(text) or is_of_sums)
+
+
 def _lost(error):
-    """The task that TensorFlow names, with the cause where it says one."""
+    """The task that TensorFlow names, with the cause that it says."""
     text = str(error)
     task, cause = _TASK.search(text), _CAUSE.search(text)
     if task:
         name = task[0]
     else:  # worker 0 answers the heartbeats of all
         name = "worker 0" if "CoordinationService/" in text else "another worker"
-    return f"{name} ({cause[0]})" if cause else name
+    if cause:
+        return f"{name} ({cause[0]})"
+    # It may be an error of this worker's own after all: nothing of it is kept back.
+    said = next((line for line in text.splitlines() if _OF_SUMS.search(line)), first_line(error))
+    return f"{name} ({type(error).__name__}: {said})"

@@ -10,6 +10,7 @@ import contextlib
 import socket
 import time
 
+from inception_tf import own_port
 from inception_tf.errors import LostWorkersError
 
 _ROUND_SECS = 1.0
@@ -70,13 +71,9 @@ def _port_of(address):
 
 def _listener(port):
     """A socket that answers on a port as TensorFlow will; None where the port is in use."""
-    has_both = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if has_both else socket.AF_INET
     try:
-        listener = socket.create_server(
-            ("", port), family=family, backlog=1024, dualstack_ipv6=has_both
-        )
-    except OSError:
+        listener = own_port.listen(port)
+    except OSError:  # whatever else may be wrong with the port was an error before the meeting
         return None
     listener.setblocking(False)
     return listener

@@ -15,6 +15,7 @@ from inception_tf.errors import ConfigError
 from inception_tf.reporting import exposure
 
 _TRIES, _WAIT_SECS = 20, 0.5
+_BACKLOG = 1024  # calls of the other workers at once
 
 
 def check_this_worker():
@@ -67,29 +68,34 @@ def check_own_port(address, *, addresses_of=exposure.host_addresses, sleep=time.
     return elsewhere and f"this worker's address {address}: {elsewhere}"
 
 
+def listen(port):
+    """A socket that listens on a port of every interface, as TensorFlow will.
+
+    Raises:
+      OSError: it cannot.
+    """
+    if socket.has_dualstack_ipv6():
+        try:
+            # Both families in one socket: a listener of either one is in its way.
+            return socket.create_server(
+                ("", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
+            )
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                raise
+    return socket.create_server(("", port), backlog=_BACKLOG)  # IPv6 is switched off
+
+
 def _wait_for(port, sleep):
     """Returns once the port is free; after some tries raises the OSError of the last."""
     for _ in range(_TRIES):
         try:
-            return _listen(port)
+            return listen(port).close()
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
         sleep(_WAIT_SECS)
-    return _listen(port)
-
-
-def _listen(port):
-    """Listens on a port of every interface, as TensorFlow does, and stops again."""
-    if socket.has_dualstack_ipv6():
-        try:
-            # Both families in one socket: a listener of either one is in its way.
-            socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True).close()
-            return
-        except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                raise
-    socket.create_server(("", port)).close()  # a machine whose IPv6 is switched off
+    return listen(port).close()
 
 
 def _elsewhere(host, own_addresses):

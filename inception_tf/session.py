@@ -153,6 +153,10 @@ class Session:
         """Whether any worker was asked to stop; collective."""
         return any(self.cluster.gather(int(self.stop_is_due())))
 
+    def is_seen_by_chief(self, path):
+        """Whether a path exists where the chief looks; collective."""
+        return bool(self.cluster.gather(int(path.exists()))[0])
+
     def keep_failed_step(self, step, outputs, batch):
         """Keeps a failed step for replay_step; what was found, and what to do about it."""
         found, remedy = failed_step.keep(

@@ -24,6 +24,7 @@ flags.run(main)
     [
         ('DataError("A record must be whole.")', 2, "error: A record must be whole."),
         ('RuntimeError("a fault of ours")', 1, "RuntimeError: a fault of ours"),
+        ("KeyboardInterrupt", 130, "interrupted"),
     ],
 )
 def test_after_an_error_no_thread_keeps_the_process(error, status, message):
@@ -36,3 +37,16 @@ def test_after_an_error_no_thread_keeps_the_process(error, status, message):
     )
     assert done.returncode == status
     assert message in done.stderr and "said before" in done.stdout
+
+
+def test_a_full_disk_behind_the_output_does_not_change_the_status():
+    program = PROGRAM.format(error='DataError("A record must be whole.")')
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program.replace('print("said before")', "")],
+            stdout=full,
+            stderr=full,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 2

@@ -28,6 +28,11 @@ Additional GRPC error information from remote target /job:worker/replica:0/task:
 CUT = """Collective ops is aborted by: Deadline Exceeded
 
 RPC: /tensorflow.CoordinationService/Heartbeat"""
+NO_MEMORY_THERE = """Graph execution error:
+
+Collective ops is aborted by: OOM when allocating tensor with shape[7]
+Additional GRPC error information from remote target /job:worker/replica:0/task:1 while calling \
+/tensorflow.WorkerService/RecvBuf:"""
 
 
 def lose(tmp_path, monkeypatch, error, *, num_workers=2):
@@ -67,6 +72,18 @@ def peer(tmp_path):
             "another worker (Collective has timed out)",
         ),
         (tf.errors.DeadlineExceededError, CUT, "worker 0 (Deadline Exceeded)"),
+        (
+            tf.errors.ResourceExhaustedError,
+            NO_MEMORY_THERE,
+            "/job:worker/replica:0/task:1 (ResourceExhaustedError: Collective ops is aborted by: "
+            "OOM when allocating tensor with shape[7])",
+        ),
+        (
+            tf.errors.InternalError,
+            "Collective ops is aborted by: Dst tensor is not initialized.",  # perhaps its own
+            "another worker (InternalError: Collective ops is aborted by: Dst tensor is not "
+            "initialized.)",
+        ),
     ],
 )
 def test_a_lost_worker_is_named_in_one_message(tmp_path, monkeypatch, kind, text, named):
@@ -106,7 +123,7 @@ def test_a_worker_that_was_stopped_at_its_start_takes_the_others_with_it(tmp_pat
     [
         tf.errors.UnavailableError(None, None, "gs://bucket/records: service unavailable"),
         tf.errors.InternalError(None, None, "cuDNN failed on /job:worker/replica:0/task:0"),
-        tf.errors.InvalidArgumentError(None, None, SILENT),
+        tf.errors.InvalidArgumentError(None, None, "Collective ops is aborted by: bad shape"),
         tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"),
         ValueError("stopped sending heartbeats"),
     ],

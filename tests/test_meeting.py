@@ -7,6 +7,7 @@ import pytest
 
 from inception_tf import meeting
 from inception_tf.errors import LostWorkersError
+from inception_tf.launch_plan import free_ports
 
 
 @pytest.fixture(autouse=True)
@@ -16,11 +17,7 @@ def short_rounds(monkeypatch):
 
 @pytest.fixture
 def addresses():
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return [f"127.0.0.1:{port}" for port in ports]
+    return [f"127.0.0.1:{port}" for port in free_ports(3)]
 
 
 def met(addresses, index, *, limit_secs):

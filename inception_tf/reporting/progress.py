@@ -1,5 +1,6 @@
 """The line that tells how far a run is: live on a terminal, plain lines otherwise."""
 
+import errno
 import os
 from collections.abc import Mapping
 from typing import TextIO
@@ -62,6 +63,8 @@ def evaluation_text(step: int, values: Mapping[str, float]) -> str:
 class ProgressLine:
     """Progress on a stream: one live bar on a terminal, a line per logged step on anything else.
 
+    A line for which the disk has no room is lost: it must not end a run.
+
     Args:
       stream: where to write.
       total_steps, start_step: of the whole run, and where this process begins.
@@ -114,7 +117,11 @@ class ProgressLine:
 
     def _write_line(self, text):
         # Flushed at once: behind a pipe the stream would hold lines back for hours.
-        print(text, file=self._stream, flush=True)
+        try:
+            print(text, file=self._stream, flush=True)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise  # where nobody reads any more, nobody starts the run again either
 
     def _move_bar(self, step, *, is_logged):
         # Without the epoch the longest run's numbers fit 80 columns. The bar comes last and takes

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ import pytest
 
 from inception_tf.errors import ConfigError
 from inception_tf.evaluation.evaluator import EvaluationSpec, evaluation_steps
+from inception_tf.launch_plan import free_ports
 
 HERE = pathlib.Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
@@ -173,16 +173,6 @@ def test_two_workers_agree_with_two_devices_of_one(results):
     for name in ("raw 16", "averaged 16"):
         assert first[name] == results[f"{name} on 1"]
     assert first["stopped"] == [3, None]  # the second worker alone asked
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def test_steps_hold_every_example():

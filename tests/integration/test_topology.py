@@ -3,12 +3,13 @@
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+
+from inception_tf.launch_plan import free_ports
 
 HERE = pathlib.Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
@@ -98,16 +99,6 @@ def read(path):
 def run(out, *, devices, jobs, timeout_secs=TIMEOUT_SECS):
     process = start(out, devices=devices, jobs=jobs)
     return finish({out: process}, timeout_secs=timeout_secs)[0]
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import json
 import os
 import pathlib
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 
 from inception_tf.data.build import build_records
 from inception_tf.data.sources import DigitsSource
+from inception_tf.launch_plan import free_ports
 from inception_tf.reporting.metrics_file import read_rows
 from inception_tf.training.checkpoint import CheckpointStore
 
@@ -97,14 +97,6 @@ class Job:
                 process.wait()
         self.secs = time.monotonic() - self.began
         return {i: 128 - code if code < 0 else code for i, code in codes.items()}
-
-
-def free_ports(count):
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 def state_of(run_dir):

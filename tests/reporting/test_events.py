@@ -319,3 +319,14 @@ def test_closing_twice_is_harmless_and_notes_may_follow(tmp_path):
 def test_an_interval_below_one_step_is_refused():
     with pytest.raises(ConfigError, match="at least 1. Received: 0."):
         LoggingSpec(every_steps=0)
+
+
+def test_lines_for_which_the_disk_has_no_room_do_not_end_the_run(tmp_path):
+    with open(os.open("/dev/full", os.O_WRONLY), "w", buffering=1 << 16) as full:
+        with open_writer(tmp_path, stream=full) as writer:
+            train_steps(writer, [1, 2])
+            writer.note("still here")
+        with pytest.raises(OSError):  # what was kept back until the end
+            full.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
+    assert [row["step"] for row in map(json.loads, open(tmp_path / "metrics.jsonl"))] == [1, 2]

@@ -1,10 +1,11 @@
 """The real training with faults at stated steps: what tests start instead of inception_tf.train.
 
-    INCEPTION_TF_FAULTS='{"3": [1, "kill"]}' python faulty_train.py <flags of train>
+    INCEPTION_TF_FAULTS='{"3": [1, "kill"]}' python faulty_train.py [inception_tf.train] <its flags>
 
 The package is patched from outside and then run as it is: the product has no switch for this. Under
 `python -m inception_tf.launch --workers N --` each worker runs this script; with or without it,
-TF_CONFIG says which worker this is.
+TF_CONFIG says which worker this is. The name of the door, which is dropped, tells the launcher that
+this command trains, and so where its checkpoints lie.
 
 The schedule is {step: [worker, fault]}, or [[worker, fault], ...] for several at once. A fault is
 due before the step that follows `step` steps (with `steps_per_loop`, before the first loop from
@@ -36,6 +37,9 @@ and instead of a step the schedule may say
     "start"     before this worker looks for the others
     "joined"    after it has found them, before data and network
 
+With INCEPTION_TF_FED=FILE each worker appends a line of JSON to FILE after each of its steps (which
+takes steps_per_loop = 1): [step, number of workers, this worker, labels that the step was fed].
+
 With INCEPTION_TF_TOY=1 Inception-ResNet-v1 is cut down to the two convolutions that it begins with,
 for tests whose subject is not the network: what a start costs is mostly tracing it.
 """
@@ -58,7 +62,7 @@ from inception_tf.errors import UserError
 from inception_tf.evaluation.evaluator import Evaluator
 from inception_tf.flags import run as run_door
 from inception_tf.models.inception_resnet_v1 import INCEPTION_RESNET_V1
-from inception_tf.training import checkpoint_files
+from inception_tf.training import checkpoint_files, loop
 
 FOR_EVER_SECS = 10**6
 STARTS = {"start": -2, "joined": -1}  # before every step
@@ -230,16 +234,36 @@ def make_toy():
     )
 
 
+def log_what_is_fed(path, schedule, *, num_workers):
+    """Appends the labels of every step that this worker has done."""
+    run_loop = loop._run_loop
+
+    def run_and_log(train_step, *args, **kwargs):
+        outputs, times, batch = run_loop(train_step, *args, **kwargs)
+        local = train_step.strategy.experimental_local_results(batch["labels"])
+        labels = [int(label) for one in local for label in one.numpy().flat]
+        with open(path, "a") as log:
+            log.write(json.dumps([schedule.step, num_workers, schedule.worker, labels]) + "\n")
+        return outputs, times, batch
+
+    loop._run_loop = run_and_log
+
+
 def main(argv):
-    _, worker = workers.read(os.environ)
+    addresses, worker = workers.read(os.environ)
     run_dir = train.FLAGS.run_dir
     if run_dir is None:
         raise UserError("Faults need the --run_dir of their run.")
-    plant(Schedule(os.environ.get("INCEPTION_TF_FAULTS"), worker=worker, run_dir=run_dir))
+    schedule = Schedule(os.environ.get("INCEPTION_TF_FAULTS"), worker=worker, run_dir=run_dir)
+    plant(schedule)
     if os.environ.get("INCEPTION_TF_TOY") == "1":
         make_toy()
+    if "INCEPTION_TF_FED" in os.environ:
+        log_what_is_fed(os.environ["INCEPTION_TF_FED"], schedule, num_workers=len(addresses))
     return train.main(argv)
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["inception_tf.train"]:
+        del sys.argv[1]
     run_door(main)

@@ -3,9 +3,10 @@
     python run_steps.py --devices=2 --out=DIR '{"name": "plain", "num_steps": 50}' ...
 
 A process of its own, since devices are fixed before TensorFlow starts; several jobs share it,
-since tracing for many devices is what costs. With TF_CONFIG set it is one worker of several. Each
-job gives DIR/<name>.npz with 'start/<variable>' and 'end/<variable>'. A job may name one of
-`FAULTS`: mistakes that depend on the topology, planted here so that the product needs no switch.
+since tracing for many devices is what costs. With TF_CONFIG set it is one worker of several, whose
+index stands for '{worker}' in the name of DIR. Each job gives DIR/<name>.npz with
+'start/<variable>' and 'end/<variable>'. A job may name one of `FAULTS`: mistakes that depend on the
+topology, planted here so that the product needs no switch.
 """
 
 import argparse
@@ -318,7 +319,7 @@ def check_copies(strategy, state):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--devices", type=int, required=True)
-    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--out", required=True)
     parser.add_argument("jobs", nargs="+", help="JSON objects with the fields of Job")
     arguments = parser.parse_args()
     here = cluster.join(
@@ -328,11 +329,13 @@ def main():
     )
     if here.num_physical != arguments.devices * here.num_workers:
         raise SystemExit(f"{here.num_physical} devices instead of {arguments.devices} per worker")
+    out = pathlib.Path(arguments.out.replace("{worker}", str(here.worker_index)))
+    out.mkdir(parents=True, exist_ok=True)
     for text in arguments.jobs:
         job = Job(**json.loads(text))
         keras.backend.clear_session()
         started = time.perf_counter()
-        np.savez(arguments.out / f"{job.name}.npz", **run_job(job, here))
+        np.savez(out / f"{job.name}.npz", **run_job(job, here))
         print(f"{job.name}: {time.perf_counter() - started:.1f} s", flush=True)
 
 

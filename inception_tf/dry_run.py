@@ -11,12 +11,13 @@ import time
 import tensorflow as tf
 
 from inception_tf import inputs as run_inputs
-from inception_tf import overview, preflight, preparation
+from inception_tf import lost_workers, overview, preflight, preparation
 from inception_tf.cluster import check_num_workers
-from inception_tf.errors import ConfigError
+from inception_tf.errors import ConfigError, LostWorkersError
 from inception_tf.reporting import exposure, memory, quantities, summary
 from inception_tf.reporting.checklist import Report
 from inception_tf.run_directory import RunDirectory
+from inception_tf.training import watchdog
 from inception_tf.training.checkpoint import CheckpointStore
 from inception_tf.training.step import TrainStep
 
@@ -46,9 +47,11 @@ def dry_run(experiment, *, run_dir, start_values, is_synthetic=False):
     if is_joined:
         try:
             _check_joined(report, cluster, experiment, directory, start_values, is_synthetic)
+        # Whatever it was, what needs the other workers cannot be asked any more.
         except tf.errors.OpError as error:
-            # Whatever it was, what needs the other workers cannot be asked any more.
             report.add("TensorFlow", f"{type(error).__name__}: {error.message}", "MEND")
+        except LostWorkersError as error:
+            report.add("workers", str(error), "MEND")
         if not cluster.is_chief:
             return ("" if report.is_passed else report.text()), report.is_passed
     return report.text(), report.is_passed
@@ -97,11 +100,15 @@ def _check_joined(report, cluster, experiment, directory, start_values, is_synth
         if not is_prepared:
             report.add("batch, disk, memory, step", _NOT_TRIED, "-")
             return
-        _check_prepared(report, prepared)
+        _check_prepared(report, prepared, RunDirectory(cache_dir))
 
 
-def _check_prepared(report, prepared):
-    """The checks of a run that is ready for its next step."""
+def _check_prepared(report, prepared, scratch):
+    """The checks of a run that is ready for its next step.
+
+    Args:
+      scratch: RunDirectory of this worker alone, for what the watchdog writes.
+    """
     cluster = prepared.cluster
     report.add("batch", summary.batch_arithmetic(overview.batch_facts(prepared)))
     if not prepared.inputs.is_synthetic:
@@ -116,8 +123,12 @@ def _check_prepared(report, prepared):
         train_step = TrainStep(
             cluster.strategy, prepared.state, prepared.recipe, clock=time.perf_counter
         )
-        _check_step(report, prepared, train_step)
-        report.add("all-reduce", _timed_all_reduce(prepared, train_step))
+        # Only from here on: before, another worker may rightly take an hour to index its records.
+        with lost_workers.watch(prepared.experiment, scratch, is_stop_asked=bool) as watch:
+            watch.has_devices(cluster.num_local)
+            watch.enter(watchdog.FIRST_STEP, step=prepared.start_step + 1)
+            _check_step(report, prepared, train_step)
+            report.add("all-reduce", _timed_all_reduce(prepared, train_step))
     else:
         report.add("step, all-reduce", _NOT_TRIED, "-")
     for line in prepared.warnings + exposure.port_warnings(cluster.address):

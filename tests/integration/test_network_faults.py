@@ -45,7 +45,7 @@ PARAMS = {
     "cluster.intra_op_threads": 1,
 }
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 
 def train_words(run_dir, data_dir, **params):

@@ -28,7 +28,7 @@ TINY = [
     "cluster.intra_op_threads = 1",
 ]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 
 def train_command(run_dir, data_dir, *arguments):

@@ -38,7 +38,7 @@ PARAMS = {
     "cluster.intra_op_threads": 1,
 }
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 
 class Job:

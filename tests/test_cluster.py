@@ -70,12 +70,12 @@ def test_each_worker_is_given_its_own_devices():
 
 def read(monkeypatch, config):
     monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
-    return cluster._read_workers()
+    return cluster.read_workers()
 
 
 def test_without_tf_config_there_is_one_worker(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert cluster._read_workers() == (["localhost"], 0)
+    assert cluster.read_workers() == (["localhost"], 0)
 
 
 def test_tf_config_names_the_workers_and_this_one(monkeypatch):

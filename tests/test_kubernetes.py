@@ -273,7 +273,7 @@ def test_every_worker_gets_its_own_tf_config(jobset, tmp_path, monkeypatch):
         }
         assert arguments == ["-m", "inception_tf.train", *container_of(jobset)["args"]]
         monkeypatch.setenv("TF_CONFIG", tf_config)
-        assert cluster._read_workers() == (addresses, index)
+        assert cluster.read_workers() == (addresses, index)
 
 
 def test_fewer_workers_than_pods_is_an_error_of_the_surplus_pod(tmp_path, monkeypatch):
@@ -282,7 +282,7 @@ def test_fewer_workers_than_pods_is_an_error_of_the_surplus_pod(tmp_path, monkey
     tf_config, _ = run_container(jobset, tmp_path, index=2)
     monkeypatch.setenv("TF_CONFIG", tf_config)
     with pytest.raises(errors.ConfigError, match="this task among them"):
-        cluster._read_workers()
+        cluster.read_workers()
 
 
 def test_without_an_index_or_a_number_nothing_starts(tmp_path):

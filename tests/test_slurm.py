@@ -122,7 +122,7 @@ def test_a_config_that_wants_other_workers_is_told_that_slurm_names_these(in_ste
 
 
 def test_tensorflow_is_told_of_the_step_by_tf_config(in_step):
-    addresses, index = cluster._read_workers()
+    addresses, index = cluster.read_workers()
     assert index == 2 and len(addresses) == 5
     assert json.loads(os.environ["TF_CONFIG"]) == {
         "cluster": {"worker": addresses},
@@ -133,7 +133,7 @@ def test_tensorflow_is_told_of_the_step_by_tf_config(in_step):
 def test_tf_config_of_the_user_wins_over_the_step(in_step, monkeypatch):
     config = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
-    assert cluster._read_workers() == (["a:1"], 0)
+    assert cluster.read_workers() == (["a:1"], 0)
 
 
 @pytest.fixture

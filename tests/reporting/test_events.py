@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from inception_tf.errors import ConfigError
 from inception_tf.reporting.events import EventWriter
@@ -152,7 +153,10 @@ def test_a_resumed_run_has_the_rows_and_curves_of_a_straight_one(tmp_path):
     assert speeds[40] == 2.0 and speeds[50] == 3.0
 
 
-def test_a_tensorboard_that_is_already_open_forgets_the_superseded_points(tmp_path):
+def test_a_tensorboard_that_is_already_open_forgets_the_superseded_points(tmp_path, monkeypatch):
+    # Names of one process and second end in a number, and TensorBoard takes .10 to be before .9.
+    counter = event_file_writer.AtomicCounter(0)
+    monkeypatch.setattr(event_file_writer, "_global_uid", counter)
     first = open_writer(tmp_path)
     train_steps(first, [10, 20, 30])
     first.close()

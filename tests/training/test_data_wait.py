@@ -34,11 +34,12 @@ def train_from(secs_per_batch, *, steps_per_loop):
     dataset = dataset.map(lambda batch: sleep(batch, secs_per_batch))
     intervals = []
     hooks = types.SimpleNamespace(
+        enter=lambda phase, step, num_steps: None,
         started=lambda step, secs: None,
         progress=lambda step, outputs, interval: None,
         log=lambda step, outputs, interval: intervals.append(interval),
-        evaluate=lambda step: None,
-        save=lambda step: None,
+        evaluate=lambda step, is_stopping: False,
+        save=lambda step, is_last: None,
         save_is_due=lambda: False,
         stop_is_due=lambda: False,
         clock=time.perf_counter,

@@ -40,6 +40,9 @@ class Notes:
         self.reached, self.stop_after = 0, stop_after
         self.clock = time.perf_counter
 
+    def enter(self, phase, step, num_steps):
+        pass
+
     def started(self, step, secs_per_step):
         assert secs_per_step > 0.0
         self.told.append(step)
@@ -52,11 +55,11 @@ class Notes:
         loss, norm = (outputs[name].numpy() for name in ("data_loss_nats", "gradient_norm"))
         self.rows.append((step, interval.num_steps, loss, norm))
 
-    def save(self, step):
+    def save(self, step, is_last):
         self.saved.append(step)
 
-    def evaluate(self, step):
-        pass
+    def evaluate(self, step, is_stopping):
+        return False
 
     def save_is_due(self):
         return False

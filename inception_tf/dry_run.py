@@ -3,13 +3,13 @@
 import math
 import pathlib
 import shutil
-import signal
 import socket
 import tempfile
 import time
 
 import tensorflow as tf
 
+from inception_tf import cluster as clusters
 from inception_tf import inputs as run_inputs
 from inception_tf import lost_workers, overview, preflight, preparation
 from inception_tf.cluster import check_num_workers
@@ -17,6 +17,7 @@ from inception_tf.errors import ConfigError, LostWorkersError
 from inception_tf.reporting import exposure, memory, quantities, summary
 from inception_tf.reporting.checklist import Report
 from inception_tf.run_directory import RunDirectory
+from inception_tf.stopping import end_at_once
 from inception_tf.training import watchdog
 from inception_tf.training.checkpoint import CheckpointStore
 from inception_tf.training.step import TrainStep
@@ -38,11 +39,17 @@ def dry_run(experiment, *, run_dir, start_values, is_synthetic=False):
 
     Returns:
       (text for this worker to print, whether all passed). Workers other than the chief print
-      what has to be mended alone.
+      only that they could not join, or lost one another.
     """
-    report, directory = Report(), RunDirectory(run_dir)
+    with end_at_once("stopped; a dry run saves nothing") as stop_requests:
+        return _dry_run(experiment, run_dir, start_values, is_synthetic, stop_requests)
+
+
+def _dry_run(experiment, run_dir, start_values, is_synthetic, stop_requests):
+    is_chief = clusters.read_workers()[1] == 0
+    report, directory = Report(announce=is_chief), RunDirectory(run_dir)
     is_joined, cluster = report.attempt(
-        "workers", lambda: _join(experiment, directory), tell=_workers_text
+        "workers", lambda: _join(experiment, directory, stop_requests), tell=_workers_text
     )
     if is_joined:
         try:
@@ -52,16 +59,16 @@ def dry_run(experiment, *, run_dir, start_values, is_synthetic=False):
             report.add("TensorFlow", f"{type(error).__name__}: {error.message}", "MEND")
         except LostWorkersError as error:
             report.add("workers", str(error), "MEND")
-        if not cluster.is_chief:
-            return ("" if report.is_passed else report.text()), report.is_passed
+        else:
+            if not cluster.is_chief:  # which has found the same, and says it
+                return "", report.is_passed
     return report.text(), report.is_passed
 
 
-def _join(experiment, directory):
+def _join(experiment, directory, stop_requests):
     check_num_workers(experiment.cluster)
     cluster = preparation.join_cluster(experiment, directory)
-    # TensorFlow's own handler, set by the strategy, swallows it; here nothing has to be saved.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    stop_requests.install()  # TensorFlow's own handler, set by the strategy, swallows SIGTERM
     return cluster
 
 

@@ -55,6 +55,20 @@ def save_text(path: str | os.PathLike, text: str) -> None:
     save_bytes(path, text.encode("utf-8"))
 
 
+def make_directory(path: pathlib.Path) -> list[pathlib.Path]:
+    """Makes a directory; the ones that were missing, deepest first, for `remove_empty`."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def remove_empty(directories: list[pathlib.Path]) -> None:
+    """Removes directories, the deepest first, as far as they are empty."""
+    with contextlib.suppress(OSError):
+        for path in directories:
+            path.rmdir()
+
+
 def flush_to_disk(path: str | os.PathLike) -> None:
     """Returns when a file, or the names in a directory, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -102,10 +102,9 @@ def train(
         check_num_workers(experiment.cluster)
         cluster, watch, stop_requests = _join(stack, experiment, directory)
         preflight.check_workers(cluster, experiment, start_values, directory, is_synthetic)
+        _lock(stack, cluster, directory)
         prepared = preparation.prepare(experiment, directory, cluster, is_synthetic=is_synthetic)
         _check_profile_steps(profile_steps, prepared.total_steps)
-        if cluster.is_chief:
-            stack.enter_context(directory.lock())
         if cluster.is_chief and not is_synthetic:
             _save_beginning(prepared, directory, config_text, operation_changes)
         writer = stack.enter_context(_open_writer(prepared))
@@ -217,6 +216,16 @@ def _join(stack, experiment, directory):
     watch.has_devices(cluster.num_local)
     watch.enter(watchdog.PREPARING)
     return cluster, watch, stop_requests
+
+
+def _lock(stack, cluster, directory):
+    """Keeps other jobs out of the run directory; ConfigError on every worker where one is there."""
+
+    def lock():
+        if cluster.is_chief:
+            stack.enter_context(directory.lock())
+
+    preflight.agreed(cluster, lock)
 
 
 def _check_profile_steps(profile_steps, total_steps):

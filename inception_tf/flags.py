@@ -9,7 +9,7 @@ import traceback
 from absl import app, flags, logging
 
 from inception_tf import quiet_start  # noqa: F401
-from inception_tf.errors import EXIT_FAULT, ConfigError, UserError
+from inception_tf.errors import EXIT_FAULT, EXIT_PREEMPTED, ConfigError, UserError
 
 FLAGS = flags.FLAGS
 
@@ -60,7 +60,10 @@ def check_run_dir():
 
 
 def run(main):
-    """Runs a door's main(argv) under absl; a UserError ends it with one message and its status."""
+    """Runs a door's main(argv) under absl; a UserError ends it with one message and its status.
+
+    Who asked it to stop waits for it: status 143 too ends the process at once.
+    """
 
     # absl raises its own default to INFO, at which TensorFlow's SavedModel writer is chatty.
     asked = any(argument.lstrip("-").startswith(("verbosity", "v=")) for argument in sys.argv)
@@ -72,13 +75,16 @@ def run(main):
             print(f"error: These are not flags: {' '.join(argv[1:])}.", file=sys.stderr)
             return 2
         try:
-            return main(argv)
+            status = main(argv)
         except UserError as error:
             _leave(error.exit_status, f"error: {error}\n")
         except KeyboardInterrupt:
             _leave(128 + signal.SIGINT, "interrupted\n")
         except Exception:
             _leave(EXIT_FAULT, traceback.format_exc())
+        if status == EXIT_PREEMPTED:
+            _leave(status, "")
+        return status
 
     app.run(guarded, flags_parser=_parse)
 
@@ -87,7 +93,8 @@ def _leave(status, text):
     """Ends the process at once, with everything said.
 
     What the error went through holds the input pipeline, whose threads call into Python. On the
-    interpreter's own way out they wait for it and it for them, now and then for ever.
+    interpreter's own way out they wait for it and it for them, now and then for ever. Without
+    them it still takes 2.5 s of CPU to take TensorFlow down.
     """
     # The status counts where the disk behind them is full, or nobody reads them any more.
     for tell in (logging.flush, sys.stdout.flush, lambda: sys.stderr.write(text), sys.stderr.flush):

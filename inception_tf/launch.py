@@ -54,9 +54,11 @@ class Supervisor:
             if end.guilty is None:
                 return 0
             status = end.guilty.status
-            if status == errors.EXIT_PREEMPTED:
+            # One that a Ctrl-C met while it was importing ends by the signal.
+            is_interrupted = end.is_stopped and status == 128 + signal.SIGINT
+            if status == errors.EXIT_PREEMPTED or is_interrupted:
                 write_line("\nThe workers were asked to stop and did.", sys.stderr)
-                return status
+                return errors.EXIT_PREEMPTED
             if not is_said:
                 report_failure(end, sys.stderr)
             if end.is_stopped or not self._signals.empty():

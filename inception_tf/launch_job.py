@@ -14,9 +14,10 @@ import time
 
 from inception_tf import errors
 from inception_tf.launch_output import is_progress, write_line
-from inception_tf.launch_restarts import NEVER_AGAIN
+from inception_tf.launch_restarts import NEVER_AGAIN, meaning_of
 
 KEPT_LINES = 30  # of each worker, for the report of a failure
+NUM_BEFORE_SIGNAL = 5  # that are shown of one that a signal ended
 READ_SECS = 5.0  # to read what a worker that is gone has written
 # Peers see a worker's sockets close while it is still dying, so the one that failed may end after
 # those that lost it; and what is wrong with a configuration all workers find out by themselves.
@@ -248,8 +249,13 @@ def report_failure(end, stream):
       stream: where to.
     """
     guilty = end.guilty
-    write_line(f"\nworker {guilty.index} failed first, with status {guilty.status}:", stream)
-    for line in guilty.last_lines:
+    status = f"{guilty.status} ({meaning_of(guilty.status)})"
+    lines = list(guilty.last_lines)
+    if guilty.status > 128 and guilty.status != errors.EXIT_STUCK:
+        lines = lines[-NUM_BEFORE_SIGNAL:]  # a signal leaves no message of its own
+    wrote = "it wrote last:" if lines else "it wrote nothing"
+    write_line(f"\nworker {guilty.index} failed first, with status {status}; {wrote}", stream)
+    for line in lines:
         write_line(f"  {line}", stream)
     for worker in end.workers:
         if worker is not guilty:

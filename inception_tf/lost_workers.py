@@ -62,8 +62,9 @@ def watch(experiment, directory, *, is_stop_asked):
                 # On a line of their own: peers quote the first one, and not what it quotes.
                 received=f"worker {index}, in phase {watchdog.where()}, lost {_lost(error)}.\n"
                 + "".join(f"  {line}\n" for line in watchdog.others()),
-                remedy="The real error stands in the output of the worker that was lost. Start "
-                "all of them again: the run goes on from its last checkpoint.",
+                remedy="The real error stands in the output of the worker that was lost. Started "
+                "again, all of them by a launcher or by you, the run goes on from its last "
+                "checkpoint.",
             ) from None
 
 

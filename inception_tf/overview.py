@@ -145,7 +145,7 @@ def _batch_norm_warnings(model, *, replica_batch):
                 f"batch norm of layer {layer} sees {count} values per channel in a declared "
                 f"replica; below {_FEW_VALUES} its statistics are noisy"
             )
-    return warnings[:1] + ([f"... and {len(warnings) - 1} more"] if warnings[1:] else [])
+    return warnings[:1] + ([f"... and {len(warnings) - 1} more such layers"] if warnings[1:] else [])
 
 
 def _decay_warnings(experiment, *, total_steps, num_replicas):

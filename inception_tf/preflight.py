@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from inception_tf import durable
 from inception_tf.errors import ConfigError, UserError
 from inception_tf.training import self_test
 from inception_tf.training.checkpoint_files import MANIFEST_NAME
@@ -25,6 +26,7 @@ from inception_tf.training.checkpoint_files import MANIFEST_NAME
 _MAY_DIFFER = ("data.data_dir",)
 _MOST_SHOWN = 10
 _TOKEN = ".seen-by-all-"
+_TOKEN_OLD_SECS = 3600.0  # a younger one may be of a job that starts right now
 _TOKEN_TRIES, _TOKEN_WAIT_SECS = 40, 0.25  # for network file systems that show files late
 
 
@@ -55,7 +57,7 @@ def agreed(cluster, produce, facts_of=lambda value: {}, *, rule="", remedy=""):
       rule, remedy: of the error where facts differ.
 
     Raises:
-      UserError: of `produce`, on every worker where it fails on one; or facts differ.
+      UserError: the same on every worker: `produce` has failed somewhere, or facts differ.
     """
     value, failure, facts = None, None, {}
     try:
@@ -69,11 +71,16 @@ def agreed(cluster, produce, facts_of=lambda value: {}, *, rule="", remedy=""):
         return value
     own = {"error": failure and str(failure), "facts": facts}
     told = [json.loads(text) for text in gather_text(cluster, json.dumps(own))]
-    if failure is not None:
+    errors = [one["error"] for one in told]
+    if failure is not None and len(set(errors)) == 1:
         raise failure
-    for index, one in enumerate(told):
-        if one["error"] is not None:
-            raise ConfigError(f"Worker {index} cannot go on: {one['error']}")
+    failed = [
+        f"Worker {index} cannot go on: {error}"
+        for index, error in enumerate(errors)
+        if error is not None
+    ]
+    if failed:  # one text everywhere, which a launcher then shows once
+        raise ConfigError("\n".join(failed)) from failure
     found = differences([one["facts"] for one in told])
     if found:
         raise ConfigError(rule, received=_listed(found), remedy=remedy)
@@ -236,19 +243,18 @@ def check_shared(cluster, directory, *, sleep=time.sleep):
 @contextlib.contextmanager
 def _token_file(directory):
     """Name of a file in the directory that holds its own name; gone afterwards."""
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    name = f"{_TOKEN}{secrets.token_hex(8)}"
+    made, name = [], f"{_TOKEN}{secrets.token_hex(8)}"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        made = durable.make_directory(directory)
         for leftover in directory.glob(f"{_TOKEN}*"):  # of a start that was killed
-            leftover.unlink(missing_ok=True)
+            if time.time() - leftover.stat().st_mtime > _TOKEN_OLD_SECS:
+                leftover.unlink(missing_ok=True)
         (directory / name).write_text(name, encoding="ascii")
         yield name
     finally:
         with contextlib.suppress(OSError):
             (directory / name).unlink(missing_ok=True)
-            for path in missing:
-                path.rmdir()
+        durable.remove_empty(made)
 
 
 def _sees(directory, name, *, sleep):

@@ -150,7 +150,13 @@ def _fill(model, experiment, inputs, cluster):
     """Gives a network the weights of `training.init_from`; what to say about it."""
     if inputs.is_synthetic:
         return "training.init_from is not read: generated batches measure speed alone"
-    return initial_weights.fill_model(model, experiment, inputs, cluster)
+    return preflight.agreed(
+        cluster,
+        lambda: initial_weights.fill_model(model, experiment, inputs, cluster.strategy),
+        lambda _: {"CRC-32 of the weights": initial_weights.digest_of(model)},
+        rule="Every worker must begin with the same weights.",
+        remedy="Give training.init_from a file that is the same for all of them.",
+    )
 
 
 def _open_inputs(experiment, cache_dir, *, is_synthetic):

@@ -30,6 +30,9 @@ def _held_back():
             yield
             is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
             is_wanted = not is_hidden and any(pathlib.Path("/dev").glob("nvidia[0-9]*"))
+        except KeyboardInterrupt:
+            is_wanted = False
+            raise
         finally:
             sys.stderr.flush()
             os.dup2(kept, 2)
@@ -39,7 +42,16 @@ def _held_back():
                 os.write(2, held.read())
 
 
+def _report(kind, error, trace):
+    """One line for a Ctrl-C while a door is imported; Python ends with its signal all the same."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("interrupted\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 if "tensorflow" not in sys.modules:
+    sys.excepthook = _report
     with _held_back():
         try:
             importlib.import_module("inception_tf.models")  # refuses another backend of Keras

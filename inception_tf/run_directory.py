@@ -70,11 +70,13 @@ class RunDirectory:
     def lock(self):
         """Keeps every other process from writing here, for as long as the `with` lasts.
 
+        Where no run was begun meanwhile, no trace of the lock is left.
+
         Raises:
           ConfigError: another process trains in this directory, or it cannot be written.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            made = durable.make_directory(self.path)
             file = open(self.path / LOCK_FILE, "a", encoding="utf-8")
         except OSError as error:
             raise ConfigError(
@@ -92,7 +94,12 @@ class RunDirectory:
                 ) from None
             except OSError:
                 pass  # a file system without locks: nothing can be known
-            yield
+            try:
+                yield
+            finally:
+                if made and not self.holds_run():
+                    (self.path / LOCK_FILE).unlink(missing_ok=True)
+                    durable.remove_empty(made)
 
     def check_unlocked(self) -> None:
         """Raises ConfigError where another process trains here; makes and changes nothing."""

@@ -1,9 +1,17 @@
 """SIGTERM and Ctrl-C: a run finishes what is under way, saves and leaves."""
 
+import contextlib
 import os
 import signal
+import threading
 
-_TEXT = b"stops after what is under way; a second Ctrl-C interrupts it at once\n"
+from inception_tf.errors import EXIT_PREEMPTED
+
+_TEXTS = {
+    signal.SIGTERM: b"asked to stop (SIGTERM): ends after what is under way\n",
+    signal.SIGINT: b"stops after what is under way; a second Ctrl-C interrupts it at once\n",
+}
+_POLL_SECS = 0.2
 
 
 class StopRequests:
@@ -11,10 +19,14 @@ class StopRequests:
 
     Python runs a handler between two of its own instructions, so not while the main thread is in
     C++. `has_arrived`, which any thread may ask, knows of a signal at once.
+
+    Args:
+      is_quiet: whoever asks `has_arrived` says what follows.
     """
 
-    def __init__(self):
+    def __init__(self, *, is_quiet=False):
         self._is_asked = self._is_told = False
+        self._is_quiet = is_quiet
         self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._read_end, False)
         os.set_blocking(self._write_end, False)
@@ -51,7 +63,39 @@ class StopRequests:
         if number == signal.SIGINT and self._is_told:
             raise KeyboardInterrupt
         self._is_asked = self._is_told = True
-        os.write(2, _TEXT)  # safe inside a signal handler
+        if not self._is_quiet:
+            _write_error(_TEXTS[number])
+
+
+@contextlib.contextmanager
+def end_at_once(text):
+    """A signal ends the process with status 143 and a text: for what has nothing to save.
+
+    Yields:
+      StopRequests, to be installed again where another handler has come.
+    """
+    is_over = threading.Event()
+
+    def watch():
+        while not is_over.wait(_POLL_SECS):
+            if requests.has_arrived():
+                _write_error(f"{text}\n".encode())
+                os._exit(EXIT_PREEMPTED)
+
+    with StopRequests(is_quiet=True) as requests:
+        thread = threading.Thread(target=watch, name="stop", daemon=True)
+        thread.start()
+        try:
+            yield requests
+        finally:
+            is_over.set()
+            thread.join()
+
+
+def _write_error(text):
+    """Writes bytes to stderr, safe inside a signal handler; nobody may be reading any more."""
+    with contextlib.suppress(OSError):
+        os.write(2, text)
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)

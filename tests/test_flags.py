@@ -13,23 +13,24 @@ from inception_tf.errors import DataError
 def main(argv):
     threading.Thread(target=threading.Event().wait).start()  # a thread that never ends
     print("said before")
-    raise {error}
+    {end}
 
 flags.run(main)
 """
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "message"),
+    ("end", "status", "message"),
     [
-        ('DataError("A record must be whole.")', 2, "error: A record must be whole."),
-        ('RuntimeError("a fault of ours")', 1, "RuntimeError: a fault of ours"),
-        ("KeyboardInterrupt", 130, "interrupted"),
+        ('raise DataError("A record must be whole.")', 2, "error: A record must be whole."),
+        ('raise RuntimeError("a fault of ours")', 1, "RuntimeError: a fault of ours"),
+        ("raise KeyboardInterrupt", 130, "interrupted"),
+        ("return 143", 143, ""),  # asked to stop, and did
     ],
 )
-def test_after_an_error_no_thread_keeps_the_process(error, status, message):
+def test_after_an_error_or_a_stop_no_thread_keeps_the_process(end, status, message):
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(error=error)],
+        [sys.executable, "-c", PROGRAM.format(end=end)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -40,7 +41,7 @@ def test_after_an_error_no_thread_keeps_the_process(error, status, message):
 
 
 def test_a_full_disk_behind_the_output_does_not_change_the_status():
-    program = PROGRAM.format(error='DataError("A record must be whole.")')
+    program = PROGRAM.format(end='raise DataError("A record must be whole.")')
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [sys.executable, "-c", program.replace('print("said before")', "")],
@@ -50,3 +51,22 @@ def test_a_full_disk_behind_the_output_does_not_change_the_status():
             check=False,
         )
     assert done.returncode == 2
+
+
+def test_a_ctrl_c_while_a_door_is_imported_is_one_line():
+    program = "import sys, signal; sys.meta_path.insert(0, Finder()); import inception_tf.train"
+    finder = """
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "tensorflow":
+            signal.raise_signal(signal.SIGINT)
+
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", finder + program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (-2, "interrupted\n")

@@ -66,7 +66,7 @@ def test_status_and_last_lines_are_those_of_the_worker_that_failed_first():
     )
     assert done.returncode == 7
     report = done.stderr.strip().splitlines()
-    assert report[0] == "worker 1 failed first, with status 7:"
+    assert report[0] == "worker 1 failed first, with status 7 (a status of its own); it wrote last:"
     assert "no such shard" in report[2]
     assert report[3:5] == ["worker 0 ended with status 143", "worker 2 ended with status 143"]
     assert len(report) == 6 and "not started again (--max_restarts 0)" in report[5]
@@ -78,7 +78,7 @@ def test_a_worker_that_stopped_is_not_blamed_for_one_that_fails_later():
     )
     assert done.returncode == 5
     report = done.stderr.strip().splitlines()
-    assert report[0] == "worker 1 failed first, with status 5:"
+    assert report[0] == "worker 1 failed first, with status 5 (a status of its own); it wrote last:"
     assert "disk on fire" in report[1]
     assert report[2:] == ["worker 0 ended with status 143"]  # and not started again
 
@@ -183,6 +183,30 @@ def test_a_signal_reaches_every_worker_and_its_answer_is_the_exit_status(signum,
         rest = sorted(job.stdout.read().split("\n"))
         assert job.wait(timeout=30) == errors.EXIT_PREEMPTED
     assert [line for line in rest if line] == ["[worker 0] saved 0", "[worker 1] saved 1"]
+
+
+def test_a_worker_that_a_ctrl_c_met_before_it_could_take_it_was_asked_to_stop():
+    code = "import signal; print('up', i); signal.signal(2, signal.SIG_DFL); time.sleep(50)"
+    with subprocess.Popen(
+        command_line(2, code), cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    ) as job:  # fmt: skip
+        for _ in range(2):
+            job.stdout.readline()
+        time.sleep(0.2)
+        job.send_signal(signal.SIGINT)
+        said = job.communicate(timeout=30)[1]
+    assert job.returncode == errors.EXIT_PREEMPTED
+    assert said == "\nThe workers were asked to stop and did.\n"
+
+
+def test_of_a_worker_that_a_signal_ended_little_is_shown():
+    done = run_workers(1, "[print('line', n) for n in range(20)]; os.kill(os.getpid(), 9)")
+    report = done.stderr.strip().splitlines()
+    assert report[0] == "worker 0 failed first, with status 137 (SIGKILL); it wrote last:"
+    assert report[1:-1] == [f"  line {n}" for n in range(15, 20)]
+    done = run_workers(1, "os.kill(os.getpid(), 9)")
+    assert "status 137 (SIGKILL); it wrote nothing\n" in done.stderr
 
 
 def test_a_job_of_which_one_worker_cannot_be_started_leaves_none_behind():

@@ -86,7 +86,7 @@ def test_an_error_on_a_terminal_leaves_the_progress_readable():
     status, lines, _ = screen_after(launched(code), columns=80)
     assert status == 1
     assert lines[:2] == ["[worker 0] no such shard", "step 1/3 loss 2.0"]
-    assert "worker 0 failed first, with status 1:" in lines
+    assert "worker 0 failed first, with status 1 (a fault); it wrote last:" in lines
 
 
 def test_a_terminal_that_cannot_clear_a_line_gets_plain_lines():

@@ -1,6 +1,7 @@
 """What is compared between workers before the first step, with workers that are threads."""
 
 import dataclasses
+import os
 import pathlib
 import socket
 import threading
@@ -177,9 +178,28 @@ def test_an_error_of_one_worker_ends_all_with_its_text_and_none_waits():
         return {}
 
     ends = agree(Workers(3), produce)
-    assert isinstance(ends[1], DataError) and str(ends[1]) == "Shard 3 must be there."
-    assert str(ends[0]) == str(ends[2]) == "Worker 1 cannot go on: Shard 3 must be there."
+    assert set(texts_of(ends)) == {"Worker 1 cannot go on: Shard 3 must be there."}
     assert {end.exit_status for end in ends} == {2}
+
+
+def test_an_error_that_all_workers_have_stays_their_own():
+    def produce(one):
+        raise DataError("Shard 3 must be there.")
+
+    ends = agree(Workers(2), produce)
+    assert {type(end) for end in ends} == {DataError}
+    assert set(texts_of(ends)) == {"Shard 3 must be there."}
+
+
+def test_different_errors_of_several_workers_are_all_told_by_each():
+    def produce(one):
+        raise DataError(f"Shard {one.worker_index} must be there.")
+
+    ends = agree(Workers(2), produce)
+    assert set(texts_of(ends)) == {
+        "Worker 0 cannot go on: Shard 0 must be there.\n"
+        "Worker 1 cannot go on: Shard 1 must be there."
+    }
 
 
 def test_a_worker_that_is_alone_keeps_its_own_error():
@@ -259,10 +279,19 @@ def test_one_directory_for_all_passes_and_nothing_is_left(tmp_path):
     new, old = tmp_path / "a" / "new", tmp_path / "old"
     old.mkdir()
     (old / "run.json").write_text("{}")
-    (old / f"{preflight._TOKEN}ofakilledstart").touch()
+    leftover = old / f"{preflight._TOKEN}ofakilledstart"
+    leftover.touch()
+    os.utime(leftover, (1e9, 1e9))
     assert check_shared([new] * 3) == [None] * 3
     assert check_shared([old] * 2) == [None] * 2
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["old", "run.json"]
+
+
+def test_the_file_of_a_job_that_starts_at_the_same_moment_is_left(tmp_path):
+    other = tmp_path / f"{preflight._TOKEN}ofanotherjob"
+    other.touch()
+    assert check_shared([tmp_path] * 2) == [None] * 2
+    assert list(tmp_path.iterdir()) == [other]
 
 
 def test_another_directory_is_refused_everywhere_with_both_places(tmp_path):

@@ -23,10 +23,15 @@ class Check:
 
 
 class Report:
-    """The checks of one dry run, in their order."""
+    """The checks of one dry run, in their order.
 
-    def __init__(self):
+    Args:
+      announce: whether each attempt is told of as it begins.
+    """
+
+    def __init__(self, *, announce=False):
         self.checks = []
+        self._announce = announce
 
     @property
     def is_passed(self):
@@ -45,6 +50,8 @@ class Report:
           produce: function without arguments; raises UserError where something is to be mended.
           tell: of what it returned, the text of the row.
         """
+        if self._announce:
+            print(f"checking: {name}", flush=True)
         try:
             value = produce()
         except UserError as error:

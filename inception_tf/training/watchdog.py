@@ -2,23 +2,28 @@
 
 The main thread says which phase it is in and when it moves on; a thread of its own compares that
 with the limit of the phase, since signal handlers and the main thread's own clock stand still with
-it. Nothing else below the road knows of clocks. Where several workers train, each keeps
-<run_dir>/workers/<index>.json up to date, so that whoever ends first can name what the others did.
+it. Nothing else below the road knows of clocks.
 """
 
 import collections
 import contextlib
 import dataclasses
 import faulthandler
-import json
 import os
-import pathlib
 import statistics
 import sys
 import threading
 import time
 
-from inception_tf.errors import EXIT_FAULT, EXIT_PREEMPTED, EXIT_STUCK, ConfigError, first_line
+from inception_tf.errors import (
+    EXIT_FAULT,
+    EXIT_PREEMPTED,
+    EXIT_STUCK,
+    EXIT_USER_ERROR,
+    ConfigError,
+    first_line,
+)
+from inception_tf.training.worker_states import SILENT_SECS, WorkerStates, in_words
 
 JOINING = "joining the workers"
 PREPARING = "preparing data, network and checkpoint"
@@ -34,10 +39,8 @@ START = (JOINING, PREPARING)
 BEFORE_STEPS = (*START, FIRST_STEP)
 _MEASURED = (WAITING, STEP, EVALUATING)  # their limits follow from what they took before
 
-WORKERS_DIR = "workers"
 _POLL_SECS = 0.5
 _TELL_SECS = 3.0  # between two writings of an unchanged state
-_SILENT_SECS = 15.0  # a state file this old has no living writer
 _FILES_SECS = 5.0  # for what touches files: their file system may be away
 _BUSY_SHARE = 0.05  # of a core: a process that prepares and computes is not stuck
 _NUM_RECENT = 50
@@ -135,8 +138,8 @@ class Watchdog:
 
     def __init__(self, spec, *, run_dir, worker_index, num_workers, is_stop_asked):
         self._spec = spec
-        self._directory = pathlib.Path(run_dir) / WORKERS_DIR
         self._index, self._num_workers = worker_index, num_workers
+        self._states = WorkerStates(run_dir, worker_index=worker_index, num_workers=num_workers)
         self._is_stop_asked = is_stop_asked
         self._limits = Limits(spec)
         self._ended = threading.Event()
@@ -147,7 +150,6 @@ class Watchdog:
         self._busy_secs = time.process_time()
         self._place = _Place(JOINING, None, 1, 0.0)
         self._told = (None, 0.0)
-        self._began_at = None  # when this process first wrote its state, by the file system
         self._at_files = None  # the thread that touches files
 
     def __enter__(self):
@@ -159,9 +161,12 @@ class Watchdog:
         self._ended.set()
         self._thread.join(timeout=_TELL_SECS)
         if error is None:
-            self._in_time(self._forget)
+            self._in_time(self._states.forget)
         elif isinstance(error, Exception):
             status = getattr(error, "exit_status", EXIT_FAULT)
+            if status == EXIT_USER_ERROR and self._place.phase in START:
+                self._in_time(self._states.leave_no_trace)  # preflight: every worker has the error
+                return
             message = f"{type(error).__name__}: {first_line(error)}"
             self._in_time(lambda: self._tell(status=status, message=message))
 
@@ -183,18 +188,17 @@ class Watchdog:
 
     def others(self):
         """What each other worker was doing, as far as is known; one line each."""
-        others = (i for i in range(self._num_workers) if i != self._index)
-        return [f"worker {index}: {self._described(index)}" for index in others]
+        return [f"worker {i}: {self._states.described(i)}" for i in self._states.others]
 
     def has_peer_stopped(self):
         """Whether another worker ended because it was asked to, before it had anything to save."""
-        states = (self._read(i)[0] for i in range(self._num_workers) if i != self._index)
+        states = (self._states.read(index)[0] for index in self._states.others)
         return any(state.get("status") == EXIT_PREEMPTED for state in states)
 
     def where(self):
         """The phase and step of this worker in words."""
         place = self._place
-        return _in_words(place.phase, place.step)
+        return in_words(place.phase, place.step)
 
     # -- the thread ----------------------------------------------------------------------------
 
@@ -232,9 +236,9 @@ class Watchdog:
 
     def _has_peer_moved(self, limit_secs):
         """Whether another worker is at work on its start: it may have more to read."""
-        for index in range(self._num_workers):
-            state, age_secs = self._read(index)
-            if index != self._index and age_secs is not None and age_secs < _SILENT_SECS:
+        for index in self._states.others:
+            state, age_secs = self._states.read(index)
+            if age_secs is not None and age_secs < SILENT_SECS:
                 if state.get("idle_secs", limit_secs) < limit_secs:
                     return True
         return False
@@ -244,8 +248,9 @@ class Watchdog:
             f"error: worker {self._index} is stuck in phase {self.where()}: nothing has moved for "
             f"{idle_secs:.0f} s (limit {limit_secs:.0f} s).",
             *self._in_time(self.others, ["what the others did: their files do not answer"]),
-            "The Python stacks of all threads follow; start all workers again, the run goes on "
-            "from its last checkpoint. The limits are the section `watchdog` of the config.",
+            "The Python stacks of all threads follow. Started again, all workers by a launcher or "
+            "by you, the run goes on from its last checkpoint. The limits are the section "
+            "`watchdog` of the config.",
         ]
         self._in_time(lambda: self._keep_stacks("\n".join(lines)))
         self._leave(EXIT_STUCK, "\n".join(lines), has_stacks=True)
@@ -273,68 +278,21 @@ class Watchdog:
         self._at_files.join(timeout=_FILES_SECS)
         return found[0] if found else otherwise
 
-    def _path(self, index):
-        return self._directory / f"{index}.json"
-
-    def _forget(self):
-        with contextlib.suppress(OSError):
-            self._path(self._index).unlink(missing_ok=True)
+    def _tell(self, **end):
+        """Writes this worker's state."""
+        self._told = (self._place.phase, self._secs)
+        if self._num_workers > 1:
+            self._states.write(
+                {
+                    "phase": self._place.phase,
+                    "step": self._place.step,
+                    "idle_secs": round(self._secs - self._place.since_secs, 1),
+                    **end,
+                }
+            )
 
     def _keep_stacks(self, text):
-        stacks = self._path(self._index).with_suffix(".stacks")
-        with contextlib.suppress(OSError), open(stacks, "w", encoding="utf-8") as file:
+        with contextlib.suppress(OSError), open(self._states.stacks, "w", encoding="utf-8") as file:
             file.write(f"{text}\n\n")
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
-
-    def _tell(self, **end):
-        """Writes this worker's state; a disk that is full or away must not end a run."""
-        self._told = (self._place.phase, self._secs)
-        if self._num_workers == 1:
-            return
-        state = {
-            "phase": self._place.phase,
-            "step": self._place.step,
-            "idle_secs": round(self._secs - self._place.since_secs, 1),
-            **end,
-        }
-        path = self._path(self._index)
-        unfinished = path.with_suffix(".tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(json.dumps(state), encoding="utf-8")
-            os.replace(unfinished, path)  # read by others; it need not survive a power cut
-            if self._began_at is None:
-                self._began_at = path.stat().st_mtime
-        except OSError:
-            return
-
-    def _read(self, index):
-        """A worker's state and its age in seconds, {} and None where this start has none."""
-        try:
-            # Both by the file system's clock: those of two machines may differ.
-            written_at = self._path(index).stat().st_mtime
-            own_at = self._path(self._index).stat().st_mtime
-            state = json.loads(self._path(index).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}, None
-        is_of_now = self._began_at is not None and written_at > self._began_at - _SILENT_SECS
-        if not is_of_now or not isinstance(state, dict):
-            return {}, None
-        return state, max(own_at - written_at, 0.0)
-
-    def _described(self, index):
-        state, age_secs = self._read(index)
-        if age_secs is None:
-            return "has not been heard of since this start"
-        if "status" in state:
-            return f"has ended with status {state['status']}: {state['message']}"
-        where = _in_words(state["phase"], state["step"])
-        was = f"in phase {where}, unmoved for {state['idle_secs']:.0f} s"
-        if age_secs > _SILENT_SECS:
-            return f"has been silent for {age_secs:.0f} s; before that {was}"
-        return was
-
-
-def _in_words(phase, step):
-    return f"'{phase}'" if step is None else f"'{phase}' at step {step:,}"

@@ -40,3 +40,11 @@ def test_what_has_to_be_mended_stands_below_in_full_and_nothing_is_cut():
     assert "to mend: records\n  Shard 3 must be there. Received: /data/3. Copy it again." in text
     assert "to mend: port\n  A.\n  b" in text
     assert text.endswith("dry run: 2 of 3 checks failed; nothing was saved")
+
+
+def test_each_check_is_told_of_as_it_begins(capsys):
+    Report().attempt("disk", lambda: "enough", tell=str)
+    assert capsys.readouterr().out == ""
+    report = Report(announce=True)
+    report.attempt("disk", lambda: print("at work") or "enough", tell=str)
+    assert capsys.readouterr().out == "checking: disk\nat work\n"

@@ -199,6 +199,29 @@ def test_the_thread_ends_with_the_with_and_leaves_no_state(tmp_path, left):
     assert not (tmp_path / "workers" / "0.json").exists()
 
 
+def test_a_worker_ends_once_all_have_come_to_their_end(tmp_path, left, monkeypatch):
+    other = tmp_path / "workers" / "1.json"
+    naps = []
+
+    def nap(secs):
+        naps.append(secs)
+        if len(naps) == 3:
+            other.unlink()
+
+    with dog(tmp_path):
+        other.write_text("{}")
+        monkeypatch.setattr(watchdog.time, "sleep", nap)
+    assert len(naps) == 3
+
+
+def test_a_worker_waits_two_seconds_for_the_others_at_most(tmp_path, left, monkeypatch):
+    naps = []
+    with dog(tmp_path):
+        (tmp_path / "workers" / "1.json").write_text("{}")
+        monkeypatch.setattr(watchdog.time, "sleep", naps.append)
+    assert sum(naps) == pytest.approx(2.0)
+
+
 def test_one_worker_writes_no_state(tmp_path):
     with dog(tmp_path, num_workers=1):
         pass
@@ -291,12 +314,26 @@ def test_what_an_earlier_start_left_does_not_count(tmp_path):
 def test_the_error_that_ended_a_worker_is_told_to_the_others(tmp_path):
     first = dog(tmp_path, 0)
     with pytest.raises(DataError):
-        with dog(tmp_path, 1):
+        with dog(tmp_path, 1) as second:
+            second.enter(watchdog.STEP, step=4)
             raise DataError("A record must be whole.", received="shard 3 at byte 17")
     assert first.others() == [
         "worker 1: has ended with status 2: DataError: A record must be whole. "
         "Received: shard 3 at byte 17."
     ]
+
+
+def test_a_start_that_all_workers_refuse_leaves_no_trace(tmp_path):
+    run_dir = tmp_path / "runs" / "new"
+    with pytest.raises(ConfigError), dog(run_dir) as made:
+        made.enter(watchdog.PREPARING)
+        assert (run_dir / "workers" / "0.json").exists()
+        raise ConfigError("A rate must be above 0.")
+    assert list(tmp_path.iterdir()) == []
+    (run_dir / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ConfigError), dog(run_dir):
+        raise ConfigError("A rate must be above 0.")
+    assert [path.name for path in run_dir.iterdir()] == ["checkpoints"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"phase"'])

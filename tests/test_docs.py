@@ -272,6 +272,7 @@ def test_a_command_that_does_not_work_is_found(command):
         check_command(command)
 
 
+@pytest.mark.slow
 def test_the_python_page_runs_from_top_to_bottom(tmp_path):
     text = (CHECKOUT / "docs" / "python.md").read_text(encoding="utf-8")
     script = tmp_path / "page.py"

@@ -5,8 +5,12 @@ import sys
 
 import pytest
 
+# TensorFlow, which takes seconds to import, has no part in this.
 PROGRAM = """
+import sys
 import threading
+import types
+sys.modules["tensorflow"] = types.ModuleType("tensorflow")
 from inception_tf import flags
 from inception_tf.errors import DataError
 

@@ -306,6 +306,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch):
 # -- what it no longer needs -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_run_resumes_evaluates_and_exports_without_its_source(
     source, data, tmp_path, monkeypatch
 ):

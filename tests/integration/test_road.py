@@ -151,6 +151,7 @@ def test_a_run_tells_what_it_does_and_keeps_what_it_was_made_of(straight):
     assert facts["num_examples"] == 1437 and facts["intra_op_threads"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_step_ends_with_the_bits_of_a_straight_one(
     straight, data_dir, tmp_path
 ):
@@ -188,6 +189,7 @@ def test_a_run_stopped_by_sigterm_saves_that_step_and_ends_with_the_bits_of_a_st
     assert_same_run(tmp_path / "run", straight[0])
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(
     straight, data_dir, tmp_path
 ):
@@ -214,6 +216,7 @@ def test_a_run_never_starts_at_0_over_checkpoints_that_cannot_be_used(straight, 
     assert rows_of(tmp_path / "run") == rows_of(straight[0])
 
 
+@pytest.mark.slow
 def test_another_recipe_is_refused_until_one_is_said_to_win(straight, data_dir, tmp_path):
     shutil.copytree(straight[0], tmp_path / "run")
     other = ["exponential_decay.learning_rate = 0.01", "logging.every_steps = 4"]

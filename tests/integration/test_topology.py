@@ -101,6 +101,11 @@ def run(out, *, devices, jobs, timeout_secs=TIMEOUT_SECS):
     return finish({out: process}, timeout_secs=timeout_secs)[0]
 
 
+def run_one_and_two(directory, *, jobs):
+    outs = {directory / str(devices): devices for devices in (1, 2)}
+    return finish({out: start(out, devices=devices, jobs=jobs) for out, devices in outs.items()})
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     return tmp_path_factory.mktemp("topology")
@@ -109,9 +114,7 @@ def directory(tmp_path_factory):
 @pytest.fixture(scope="module")
 def one_and_two(directory):
     """What one device and two devices of one process make of every fast job."""
-    jobs = [MAIN, RECORDS, FLOAT32, *FAULTY]
-    outs = {directory / str(devices): devices for devices in (1, 2)}
-    return finish({out: start(out, devices=devices, jobs=jobs) for out, devices in outs.items()})
+    return run_one_and_two(directory, jobs=[MAIN, RECORDS])
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +125,12 @@ def one(one_and_two):
 @pytest.fixture(scope="module")
 def two(one_and_two):
     return one_and_two[1]
+
+
+@pytest.fixture(scope="module")
+def faulty(directory):
+    """The same of jobs whose bits are to differ."""
+    return run_one_and_two(directory / "faulty", jobs=[FLOAT32, *FAULTY])
 
 
 @pytest.fixture(scope="module")
@@ -194,10 +203,8 @@ def groups_of(values):
 # -- the same bits ---------------------------------------------------------------------------------
 
 
-def test_one_two_and_three_devices_have_the_same_bits_after_50_steps(one, two, directory):
-    three = run(directory / "3", devices=3, jobs=[MAIN])
+def test_one_and_two_devices_have_the_same_bits_after_50_steps(one, two):
     assert differing(one["main"], two["main"]) == set()
-    assert differing(one["main"], three["main"]) == set()
     assert one["main"]["end/step"] == 50
 
 
@@ -223,6 +230,7 @@ def test_records_give_the_same_bits_on_one_and_two_devices(one, two):
     assert differing(one["records"], two["records"]) == set()
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_bits_of_two_devices_however_their_sums_are_packed(two, directory):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     workers = {}
@@ -241,31 +249,39 @@ def test_two_processes_have_the_bits_of_two_devices_however_their_sums_are_packe
 # -- mistakes show ---------------------------------------------------------------------------------
 
 
+def of_each(one_and_two, job):
+    return [jobs[job] for jobs in one_and_two]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
-def test_equality_fails_under_a_seeded_fault(one, two, fault):
+def test_equality_fails_under_a_seeded_fault(faulty, fault):
     # `test_records_give_the_same_bits_on_one_and_two_devices` is the same job without the fault.
-    assert_same_start(one[fault], two[fault])
-    assert differing(one[fault], two[fault])
+    assert_same_start(*of_each(faulty, fault))
+    assert differing(*of_each(faulty, fault))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", ["clip_before_reduction", "l2_per_replica", "same_dropout_mask"]
 )
-def test_a_fault_of_the_gradient_moves_the_weights_beyond_rounding(one, two, fault):
-    weights = groups_of(one[fault])["weights"]
-    assert relative_difference(one[fault], two[fault], weights) > 1e-5
+def test_a_fault_of_the_gradient_moves_the_weights_beyond_rounding(faulty, fault):
+    weights = groups_of(of_each(faulty, fault)[0])["weights"]
+    assert relative_difference(*of_each(faulty, fault), weights) > 1e-5
 
 
-def test_first_statistics_spoil_statistics_and_their_averages_alone(one, two):
-    a, b = one["first_statistics"], two["first_statistics"]
+@pytest.mark.slow
+def test_first_statistics_spoil_statistics_and_their_averages_alone(faulty):
+    a, b = of_each(faulty, "first_statistics")
     statistics = set(groups_of(a)["statistics"])
     averages = {name for name in groups_of(a)["average"] if name.endswith(STATISTICS)}
     assert differing(a, b) == statistics | averages
     assert relative_difference(a, b, statistics) > 1e-5
 
 
-def test_float32_sums_agree_to_a_millionth_after_two_steps(one, two):
-    a, b = one["float32"], two["float32"]
+@pytest.mark.slow
+def test_float32_sums_agree_to_a_millionth_after_two_steps(faulty):
+    a, b = of_each(faulty, "float32")
     for kind, names in groups_of(a).items():
         assert relative_difference(a, b, names) < 1e-6, kind
 
@@ -274,7 +290,7 @@ def test_float32_sums_agree_to_a_millionth_after_two_steps(one, two):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [8, 20])
+@pytest.mark.parametrize("devices", [3, 8, 20])
 def test_many_devices_have_the_bits_of_one(slow_one, directory, devices):
     out = directory / f"slow-{devices}"
     many = run(out, devices=devices, jobs=[MAIN], timeout_secs=SLOW_TIMEOUT_SECS)

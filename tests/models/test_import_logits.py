@@ -54,8 +54,8 @@ def weights_directory(tmp_path):
     "network, written, background_class",
     [
         ("inception_v3", "averages", True),
-        ("inception_v4", "raw", False),
-        ("inception_resnet_v2", "raw", True),
+        pytest.param("inception_v4", "raw", False, marks=pytest.mark.slow),
+        pytest.param("inception_resnet_v2", "raw", True, marks=pytest.mark.slow),
         pytest.param("inception_v3", "averages, slots", False, marks=pytest.mark.slow),
         pytest.param("inception_v4", "averages", True, marks=pytest.mark.slow),
         pytest.param("inception_resnet_v2", "averages", False, marks=pytest.mark.slow),

@@ -94,6 +94,7 @@ def test_an_export_of_other_records_turns_nothing(experiment, model, tmp_path):
     np.testing.assert_allclose(found - found[:1], 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_export_shrinks_as_the_records_were(experiment, model, tmp_path):
     edits = PhotoEdits(turn_upright=True, max_side_px=100)
     path = exported(experiment, model, tmp_path, edits)

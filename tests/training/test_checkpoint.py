@@ -273,6 +273,7 @@ for step in itertools.count(store.checkpoints()[-1].step + 1 if store.checkpoint
 """
 
 
+@pytest.mark.slow
 def test_sigkill_while_saving_never_costs_a_completed_checkpoint(store, tmp_path):
     draw = random.Random(0)
     for _ in range(3):

@@ -8,6 +8,7 @@ import pathlib
 import sys
 import time
 
+from inception_tf.counts import count_of
 from inception_tf.errors import UserError
 
 _LISTED_PROBLEMS = 20
@@ -178,21 +179,27 @@ def _build(source, args):
 
 def _print_build(manifest, out):
     for split, shards in manifest.splits.items():
-        print(f"{split}: {manifest.num_records(split):,} records in {len(shards):,} shards")
+        print(f"{split}: {count_of(manifest.num_records(split), 'record')}"
+              f" in {count_of(len(shards), 'shard')}")  # fmt: skip
+    if set(manifest.splits) == {"train"}:
+        print("no split to evaluate: a run on these records alone needs"
+              " --gin_param=\"data.eval_split = 'train'\"")  # fmt: skip
     facts = manifest.source
     print(
-        f"{manifest.num_classes:,} classes, labels from {manifest.label_base};"
-        f" {facts['num_reencoded']:,} images re-encoded, {facts['num_trimmed']:,} trimmed after"
-        f" the end marker, {facts['num_left_out']:,} left out"
+        f"{count_of(manifest.num_classes, 'class', 'classes')}, labels from {manifest.label_base};"
+        f" {count_of(facts['num_reencoded'], 'image')} re-encoded, {facts['num_trimmed']:,} trimmed"
+        f" after the end marker, {facts['num_left_out']:,} left out"
     )
+    if facts["num_left_out"]:
+        print(f"what was left out, and why: {pathlib.Path(out) / 'bad_images.json'}")
     if "num_turned" in facts:
-        print(f"{facts['num_turned']:,} images turned upright as their EXIF data say,"
+        print(f"{count_of(facts['num_turned'], 'image')} turned upright by EXIF data,"
               f" {facts['num_shrunk']:,} shrunk")  # fmt: skip
     if "num_bounding_boxes" in facts:
-        print(f"{facts['num_bounding_boxes']:,} bounding boxes")
+        print(count_of(facts["num_bounding_boxes"], "bounding box", "bounding boxes"))
     if "num_near_duplicates" in facts:
-        print(f"{facts['num_near_duplicates']:,} images nearly the same as one of another split:"
-              f" {pathlib.Path(out) / 'near_duplicates.json'}")  # fmt: skip
+        print(f"{count_of(facts['num_near_duplicates'], 'image')} nearly the same as one of another"
+              f" split: {pathlib.Path(out) / 'near_duplicates.json'}")  # fmt: skip
 
 
 def _check(args):
@@ -236,7 +243,7 @@ def _print_table(result):
         print(f"... and {more:,} more (with --json FILE the first hundred of every shard)")
     if not result.problems:
         read = sum(found.num_images for found in result.splits.values())
-        print(f"Sizes and counts are right, and {read:,} records of a sample are good."
+        print(f"Sizes and counts are right, and so is a sample of {count_of(read, 'record')}."
               if result.is_quick else "Every record is good.")  # fmt: skip
 
 
@@ -246,8 +253,10 @@ def _print_duplicates(duplicates):
         return
     crossing = sum(len({copy.split for copy in group}) > 1 for group in duplicates)
     disputed = sum(len({copy.label for copy in group}) > 1 for group in duplicates)
-    print(f"duplicates: {len(duplicates):,} images stand more than once, {crossing:,} of them in"
-          f" several splits, {disputed:,} with different labels")  # fmt: skip
+    stand = "stands" if len(duplicates) == 1 else "stand"
+    print(f"duplicates: {count_of(len(duplicates), 'image')} {stand} more than once,"
+          f" {crossing:,} of them in several splits, {disputed:,} with different labels"
+          )  # fmt: skip
     for group in duplicates[:_LISTED_DUPLICATES]:
         print("  " + " = ".join(f"{copy.file} at byte {copy.offset:,} (label {copy.label})"
                                 for copy in group[:_LISTED_DUPLICATES]))  # fmt: skip
@@ -256,11 +265,12 @@ def _print_duplicates(duplicates):
 def _print_classes(split, counts, names):
     """The records of every class, or for many classes of the smallest and largest ones."""
     ordered = sorted(counts.items(), key=lambda item: item[1])
-    print(f"{split}: {len(counts):,} classes of {ordered[0][1]:,} to {ordered[-1][1]:,} records")
+    least, most = ordered[0][1], ordered[-1][1]
+    sizes = count_of(most, "record") if least == most else f"{least:,} to {most:,} records"
+    print(f"{split}: {count_of(len(counts), 'class', 'classes')} of {sizes}")
     shown = sorted(counts.items())
     if len(counts) > _LISTED_CLASSES:
         shown = ordered[: _LISTED_CLASSES // 2] + ordered[-_LISTED_CLASSES // 2 :]
-    most = ordered[-1][1]
     for label, count in shown:
         bar = "#" * max(1, round(30 * count / most))
         print(f"  {label:>5} {names.get(label, ''):<20} {count:>7,} {bar}")

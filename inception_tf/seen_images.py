@@ -17,15 +17,17 @@ class SeenImages:
 
     Attributes:
       images: float32 [N, H, W, 3] in [-1, 1].
-      labels: int32 [N], the network's outputs that are right.
+      labels: int32 [N], as the records have them: the first class is their label base.
       names: N names of the classes.
       title: where they come from, a line.
+      numbering: from what the labels count and which outputs of the network they are, a line.
     """
 
     images: np.ndarray
     labels: np.ndarray
     names: tuple[str, ...]
     title: str
+    numbering: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +61,22 @@ def read_seen_images(experiment, *, split, step, count, cache_dir) -> SeenImages
     inputs = run_inputs.open_inputs(data, experiment.model, run_dir=cache_dir, splits=[name],
                                     trains=split == "train")  # fmt: skip
     read = _training_images if split == "train" else _evaluation_images
-    images, labels, title = read(experiment, inputs, step=step, count=count)
+    images, outputs, title = read(experiment, inputs, step=step, count=count)
     offset = int(experiment.model.background_class)
+    base = inputs.manifest.label_base
     return SeenImages(
         images=images,
-        labels=labels,
-        names=tuple(inputs.class_names[label - offset] for label in labels),
+        labels=outputs - offset + base,
+        names=tuple(inputs.class_names[output - offset] for output in outputs),
         title=f"{name} of {inputs.data_dir}, {title}",
+        numbering=_numbering(base, offset),
     )
+
+
+def _numbering(base, offset):
+    """What the labels under the images are; `base` and `offset`: label and output of class one."""
+    whose = {0: "the same", 1: "the label plus 1", -1: "the label less 1"}[offset - base]
+    return f"labels from {base}, as the records have them; the network's output is {whose}"
 
 
 def _training_images(experiment, inputs, *, step, count):

@@ -1,8 +1,8 @@
 """What the network sees: `python -m inception_tf.show_batch --gin_file=FILE --out SHEET.png`.
 
 The images of a training step, cropped and coloured as that step of that run gets them, or those of
-the evaluation; under each the network's output that is right and the name of its class. Nothing is
-trained and no network is built.
+the evaluation; under each its label, as `records build` and `records check` number the classes, and
+the name of its class. Nothing is trained and no network is built.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 
+from inception_tf.counts import count_of
 from inception_tf.errors import ConfigError, UserError
 
 
@@ -87,7 +88,8 @@ def _show(args):
     captions = [f"{label} {name}" for label, name in zip(seen.labels, seen.names)]
     title = f"{resolved.name}: {seen.title}"
     width, height = write_contact_sheet(args.out, seen.images, captions, title=title)
-    print(f"{title}\n{args.out}: {len(captions):,} images, {width:,} x {height:,} px")
+    images = count_of(len(captions), "image")
+    print(f"{title}\n{seen.numbering}\n{args.out}: {images}, {width:,} x {height:,} px")
 
 
 def _resolve(args):

@@ -30,7 +30,7 @@ DOOR_HELPERS = (  # what doors share, and the parts of single ones
 )  # fmt: skip
 DOOR = 5
 FLOORS = {
-    **dict.fromkeys(("errors", "durable"), 0),
+    **dict.fromkeys(("errors", "durable", "counts"), 0),
     **dict.fromkeys((*GROUND, *CLUSTER), 1),
     **dict.fromkeys(HALLS, 2),
     **dict.fromkeys(EXPERIMENT, 3),

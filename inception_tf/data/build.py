@@ -18,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from inception_tf import durable
+from inception_tf.counts import count_of
 from inception_tf.data.directory import MANIFEST_NAME
 from inception_tf.data.directory import shard_name
 from inception_tf.data.journal import lock_directory
@@ -126,7 +127,7 @@ def _finish_shards(source, out, shards, journal, processes, on_bad_image, report
     """
     written = journal.read_intact()
     if written:
-        report(f"{len(written):,} of {len(shards):,} shards are already there")
+        report(f"already there: {len(written):,} of {count_of(len(shards), 'shard')}")
     missing = [shard for shard in shards if shard.file not in written]
     if missing:
         (out / MANIFEST_NAME).unlink(missing_ok=True)
@@ -137,8 +138,8 @@ def _finish_shards(source, out, shards, journal, processes, on_bad_image, report
         entry = finished.entry
         written[entry.file] = finished
         num_done += num_images[entry.file]
-        line = (f"{entry.file}: {entry.num_records:,} records, {entry.num_bytes:,} bytes;"
-                f" {len(written):,} of {len(shards):,} shards")  # fmt: skip
+        line = (f"{entry.file}: {count_of(entry.num_records, 'record')}, {entry.num_bytes:,} bytes;"
+                f" {len(written):,} of {count_of(len(shards), 'shard')}")  # fmt: skip
         report_shard(line, num_done, sum(num_images.values()))
     return [written[shard.file] for shard in shards]
 
@@ -147,8 +148,8 @@ def _list_images(source, report):
     """The images of a source, with what it has to say about them."""
     images = source.list_images()
     if source.num_ignored:
-        report(f"{source.num_ignored:,} files of the source lie at another depth than its images,"
-               " or are hidden: ignored")  # fmt: skip
+        report(f"ignored: {count_of(source.num_ignored, 'file')} of the source, at another depth"
+               " than its images or hidden")  # fmt: skip
     for note in source.notes:
         report(note)
     for image in images:
@@ -198,7 +199,8 @@ def _plan_shards(images, class_names, num_shards, source, label_base, seed):
         count = num_shards.get(split, source.default_shards.get(split, by_size))
         if not 1 <= count <= min(len(members), 99_999):
             raise ConfigError(
-                f"Split {split!r} must have 1 to {len(members):,} shards, one image or more each.",
+                f"Split {split!r} must have at least one shard and at most one for each of its"
+                f" images ({len(members):,}).",
                 received=count,
             )
         # RandomState's stream is frozen for good (NEP 19); Generator's is not.

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 
+from inception_tf.counts import count_of
 from inception_tf.data import files, official, process_pool, released, tfrecord
 from inception_tf.data.check_shard import UNLABELLED, Findings, Problem, ShardTask, check_shard
 from inception_tf.data.check_synsets import SynsetTable
@@ -161,8 +162,8 @@ def _gather(findings, synsets, *, root, splits, manifest, first, class_names, qu
             num_classes, num_records, known, names=class_names or synsets.names, first=first
         ),
         notes=tuple(
-            f"{split}: {num_records[split]:,} records, none with a label (all have {UNLABELLED}):"
-            " neither to be trained on nor to be evaluated"
+            f"{split}: {count_of(num_records[split], 'record')}, none with a label (all have"
+            f" {UNLABELLED}): neither to be trained on nor to be evaluated"
             for split in unlabelled
         ),
     )
@@ -212,10 +213,11 @@ def _check_shards(tasks, processes, report, synsets) -> list[Findings]:
             part = _REPORTS * done_bytes // max(1, sum(sizes))
             if part > told or len(findings) == len(tasks):
                 told = part
-                report(f"{len(findings):,} of {len(tasks):,} shards, {done_bytes / 1e9:.2f} of"
-                       f" {sum(sizes) / 1e9:.2f} GB:"
-                       f" {sum(found.num_records for found in findings):,} records,"
-                       f" {sum(found.num_problems for found in findings):,} problems")  # fmt: skip
+                report(f"{len(findings):,} of {count_of(len(tasks), 'shard')},"
+                       f" {done_bytes / 1e6:,.1f} of {sum(sizes) / 1e6:,.1f} MB:"
+                       f" {count_of(sum(found.num_records for found in findings), 'record')},"
+                       f" {count_of(sum(found.num_problems for found in findings), 'problem')}"
+                       )  # fmt: skip
         return findings
     finally:
         pool.shutdown(cancel_futures=True)

@@ -7,6 +7,7 @@ import hashlib
 import google_crc32c
 import numpy as np
 
+from inception_tf.counts import count_of
 from inception_tf.data import boxes, encoded, files, jpeg, tfrecord
 from inception_tf.data.description import ShardEntry
 from inception_tf.data.manifest import check_size
@@ -130,8 +131,8 @@ def check_shard(task: ShardTask) -> Findings:
     try:
         (_sample if task.quick else _read_all)(findings, path)
         if shard.num_records not in (-1, findings.num_records):
-            findings.add_problem(f"{findings.num_records:,} records instead of the manifest's"
-                                 f" {shard.num_records:,}")  # fmt: skip
+            findings.add_problem(f"{count_of(findings.num_records, 'record')} instead of the"
+                                 f" manifest's {shard.num_records:,}")  # fmt: skip
     except DataError as error:  # where the next record begins is unknown from here on
         findings.add_problem(error)
     except OSError as error:

@@ -3,6 +3,7 @@
 import collections
 from collections.abc import Mapping
 
+from inception_tf.counts import count_of
 from inception_tf.data.check_shard import Findings
 from inception_tf.data.check_shard import Problem
 
@@ -44,10 +45,12 @@ class SynsetTable:
             for synset, count in sorted(counts.items()):
                 if synset == names[label]:
                     continue
-                others = f"{counts[names[label]]:,} others say {names[label]}"
+                say = "other says" if counts[names[label]] == 1 else "others say"
+                others = f"{counts[names[label]]:,} {say} {names[label]}"
                 if label in self._class_names:
                     others = f"the manifest says {names[label]}"
-                reason = f"{_WHERE} {synset} with label {label} in {count:,} records; {others}"
+                records = count_of(count, "record")
+                reason = f"{_WHERE} {synset} with label {label} in {records}; {others}"
                 problems.append(self._problem(label, synset, reason))
         labels = {}
         for label in sorted(self._counts):

@@ -9,6 +9,7 @@ import collections
 import pathlib
 import re
 
+from inception_tf.counts import count_of
 from inception_tf.data import splits
 from inception_tf.data import tars
 from inception_tf.data.image_source import Source
@@ -105,7 +106,8 @@ class ImagenetSource(Source):
         if absent:
             raise DataError(
                 "The train tar must hold one tar for each synset of the list.",
-                received=f"none for {absent[0]} and {len(absent) - 1:,} others in {path}",
+                received=f"none for {count_of(len(absent), 'synset')} of {len(self.class_names):,},"
+                f" such as {absent[0]}, in {path}",
             )
         boxes = {} if self._bounding_boxes is None else _read_boxes(self._bounding_boxes)
         images = []
@@ -134,8 +136,9 @@ class ImagenetSource(Source):
                 f" {self._tars[splits.TRAIN]}",
             )
         num_boxes = sum(map(len, unused.values()))
-        self.notes += (f"{num_boxes:,} bounding boxes not used: their {len(unused):,} images, such"
-                       f" as {next(iter(unused))}, are not in the train tar",)  # fmt: skip
+        boxes = count_of(num_boxes, "bounding box", "bounding boxes")
+        self.notes += (f"{boxes} not used, of {count_of(len(unused), 'image')} that the train tar"
+                       f" does not hold, such as {next(iter(unused))}",)  # fmt: skip
 
     def _list_validation(self, texts):
         path = self._tars[splits.VALIDATION]
@@ -160,7 +163,8 @@ class ImagenetSource(Source):
         if len(images) != len(labels):
             raise DataError(
                 "The validation tar must hold an image for every line of labels.",
-                received=f"{len(images):,} in {path}, {len(labels):,} lines in {self._val_labels}",
+                received=f"{len(images):,} in {path},"
+                f" {count_of(len(labels), 'line')} in {self._val_labels}",
             )
         return [images[number] for number in sorted(images)]
 

@@ -215,7 +215,10 @@ def _check_split(root, split, splits):
         raise DataError(
             f"The data directory must hold split {split!r}.",
             received=f"{root} with " + (", ".join(sorted(splits)) or "no shards at all"),
-            remedy=_BUILD_REMEDY if not splits else "Name one of those splits.",
+            remedy=_BUILD_REMEDY
+            if not splits
+            else "Name one of those splits: --gin_param=\"data.eval_split ="
+            f" '{sorted(splits)[0]}'\" evaluates on it, data.train_split is trained on.",
         )
 
 

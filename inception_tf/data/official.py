@@ -11,6 +11,8 @@ import pathlib
 import re
 from collections.abc import Mapping
 
+from inception_tf.counts import count_of
+
 _NUM_CLASSES = 1000
 _NEAR = 0.05  # of the total: a split, or a number of classes, this close is meant to be it
 _KNOWN = 0.5  # of the synsets: from here on a data set is meant to be it, in part or in whole
@@ -139,10 +141,10 @@ def _list(parts):
 def _compare_total(split, count, official):
     whose = f"official ImageNet's {official.name} split"
     if count == official.num_records:
-        return f"{split}: {count:,} records, as {whose}"
+        return f"{split}: {count_of(count, 'record')}, as {whose}"
     difference = abs(count - official.num_records)
     word = "fewer" if count < official.num_records else "more"
-    return f"{split}: {count:,} records, {difference:,} {word} than {whose}"
+    return f"{split}: {count_of(count, 'record')}, {difference:,} {word} than {whose}"
 
 
 def _compare_classes(split, counts, official, first):
@@ -161,7 +163,8 @@ def _compare_classes(split, counts, official, first):
             parts[-1] += f"; none of label {_list(shown)}"
     if wrong:
         shown = _list([f"label {label}: {n:,}" for label, n in wrong.items()])
-        parts.append(f"{len(wrong):,} classes do not have {allowed} records ({shown})")
+        lack = "class does not" if len(wrong) == 1 else "classes do not"
+        parts.append(f"{len(wrong):,} {lack} have {allowed} records ({shown})")
     elif (official.least, official.most) != (min(counts.values()), max(counts.values())):
         found = f"{min(counts.values()):,} to {max(counts.values()):,}"
         parts.append(f"classes of {found} records, officially {allowed}")

@@ -14,6 +14,7 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
+from inception_tf.counts import count_of
 from inception_tf.data import jpeg
 from inception_tf.data import splits
 from inception_tf.data import tars
@@ -296,7 +297,8 @@ def _parse_layout(sizes, origin, source):
         images.append(SourceImage(split, *parts[-2:], num_bytes, path))
     if not images:
         raise DataError(f"A source must hold images as {_LAYOUTS}.",
-                        received=f"{origin} with {len(sizes):,} files and none there")  # fmt: skip
+                        received=f"{origin} with {count_of(len(sizes), 'file')} and none there",
+                        remedy=_remedy_of_layout(sizes, share))  # fmt: skip
     for split, names in folders.items():
         if len(names) > 1:
             raise DataError(f"One folder of a source must be split {split!r}.",
@@ -305,6 +307,19 @@ def _parse_layout(sizes, origin, source):
         splits.check_hash_split(images, share=share, origin=origin)
     images.sort(key=lambda image: (image.split, image.class_name, image.filename))
     return images, num_ignored
+
+
+def _remedy_of_layout(sizes, share):
+    """What to do where files lie as the other layout has them; None where they do not."""
+    depths = {path.count("/") for path in sizes if not f"/{path}".count("/.")}
+    if share is None and 1 in depths:
+        return (
+            f"Some lie as {_CLASS_LAYOUT}: give --validation_share 0.1 for a tenth of them to"
+            " evaluate on, or 0 to train on all."
+        )
+    if share is not None and 2 in depths:
+        return f"Some lie as {_SPLIT_LAYOUT}: leave --validation_share out."
+    return None
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import collections
 import hashlib
 
+from inception_tf.counts import count_of
 from inception_tf.errors import ConfigError
 from inception_tf.errors import DataError
 
@@ -49,11 +50,15 @@ def check_hash_split(images, *, share: float, origin) -> None:
     classes = collections.defaultdict(set)
     for image in images:
         classes[image.split].add(image.class_name)
-    remedy = "Give another --seed or --validation_share, or more images."
+    remedy = (
+        "--validation_share 0 takes every image for training; else give more images, another"
+        " --seed or another share."
+    )
     lost = sorted(classes[VALIDATION] - classes[TRAIN])
     if lost:
         raise DataError("Every class must keep training images in a split by hash.",
                         received=f"{', '.join(lost[:5])} in {origin}", remedy=remedy)  # fmt: skip
     if share and not classes[VALIDATION]:
         raise DataError("A split by hash must give some images to validation.",
-                        received=f"none of {len(images):,} in {origin}", remedy=remedy)  # fmt: skip
+                        received=f"none of {count_of(len(images), 'image')} in {origin}",
+                        remedy=remedy)  # fmt: skip

@@ -2,6 +2,8 @@
 
 import math
 
+from inception_tf.counts import count_of
+
 _MINUTE_SECS = 60
 _HOUR_SECS = 60 * _MINUTE_SECS
 _DAY_SECS = 24 * _HOUR_SECS
@@ -10,11 +12,6 @@ _DAY_SECS = 24 * _HOUR_SECS
 def count(number: int) -> str:
     """A whole number with thousands separators: '1,281,167'."""
     return f"{int(number):,}"
-
-
-def count_of(number: int, noun: str) -> str:
-    """A whole number and its noun, plural with an s where it has to be: '1 step', '2 steps'."""
-    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
 
 
 def rounded(number: float, *, decimals: int = 1) -> str:

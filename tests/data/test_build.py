@@ -175,6 +175,18 @@ def test_a_reported_image_is_left_out_and_listed(image_folder, tmp_path):
     assert check.check_records(tmp_path / "out").problems == ()
 
 
+def test_the_door_says_where_the_images_left_out_are_listed(image_folder, tmp_path, capsys):
+    folder, out = add_bad_image(image_folder, tmp_path / "in"), tmp_path / "out"
+    arguments = ["build", "folder", str(folder), "--out", str(out), "--on_bad_image", "report"]
+    assert door.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "1 left out" in printed and f"and why: {out / 'bad_images.json'}" in printed
+    (folder / "train" / "bee" / "cut.JPEG").unlink()
+    arguments[arguments.index(str(out))] = str(tmp_path / "whole")
+    assert door.main(arguments) == 0
+    assert "bad_images.json" not in capsys.readouterr().out
+
+
 def test_a_class_that_bad_images_empty_is_refused(image_folder, tmp_path):
     folder = tmp_path / "in"
     shutil.copytree(image_folder, folder)
@@ -470,7 +482,7 @@ def test_a_journal_whose_first_line_is_damaged_is_an_error_or_starts_afresh(
     journal.write_bytes(first + b"\n" + rest)
     lines = []  # with its manifest it is known to be this build
     build.build_records(source, records, num_shards=SHARDS, report=lines.append)
-    assert "4 of 4 shards are already there" in lines and contents(records) == expected
+    assert "already there: 4 of 4 shards" in lines and contents(records) == expected
     for text in (first + b"\n" + rest, first + b"\n", first):
         journal.write_bytes(text)
         (records / "manifest.json").unlink(missing_ok=True)
@@ -514,7 +526,7 @@ def test_a_damaged_line_of_the_journal_writes_its_shard_again(image_folder, reco
     journal.write_bytes(b"\n".join([lines[0], lines[1], changed, *lines[3:]]) + b"\n")
     news = []
     build.build_records(source, records, num_shards=SHARDS, report=news.append)
-    assert "3 of 4 shards are already there" in news
+    assert "already there: 3 of 4 shards" in news
     assert contents(records) == expected
 
 

@@ -182,9 +182,9 @@ def test_official_imagenet_is_known_and_every_difference_is_said():
     same = compare(train, val)
     assert len(same) == 4 and all(", as official" in line for line in same)
     lines = compare({**train, 7: train[7] - 1, 9: 1301}, {**val, 3: 49})
-    assert "classes do not have 732 to 1,300 records (label 9: 1,301)" in lines[1]
+    assert "1 class does not have 732 to 1,300 records (label 9: 1,301)" in lines[1]
     assert "49,999 records, 1 fewer than official ImageNet's validation split" in lines[2]
-    assert "1 classes do not have 50 records (label 3: 49)" in lines[3]
+    assert "1 class does not have 50 records (label 3: 49)" in lines[3]
     lacking = {label: n for label, n in val.items() if label not in (4, 5)}
     assert "998 classes have records, officially 1,000" in compare(train, lacking)[3]
     assert "1 more than" in compare({**train, 1: 733}, val)[0]

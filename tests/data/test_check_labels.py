@@ -45,7 +45,7 @@ def test_a_label_with_two_synsets_is_found_in_one_shard_and_between_splits(tmp_p
     result = check.check_records(tmp_path, label_base=1)
     name = "image/class/synset"
     assert faults(result) == [
-        ("train", first.name, offsets[0], f"{name} n2 with label 1 in 1 records; 2 others say n1"),
+        ("train", first.name, offsets[0], f"{name} n2 with label 1 in 1 record; 2 others say n1"),
         ("validation", other.name, 0, f"{name} n1 with label 2 in 2 records; 3 others say n3"),
     ]
     assert [split.num_problems for split in result.splits.values()] == [1, 1]
@@ -70,7 +70,7 @@ def test_a_record_of_another_class_than_the_manifest_says_is_found(records):
     shard.write_bytes(tfrecord.build_frame(payload) + data[len(frame) :])
     reasons = [p.reason for p in check.check_records(records).problems if p.offset == 0]
     assert reasons == [f"image/class/synset {other.decode()} with label {record.label} in 1"
-                       f" records; the manifest says {record.synset}"]  # fmt: skip
+                       f" record; the manifest says {record.synset}"]  # fmt: skip
 
 
 def test_contradictions_without_end_are_counted(tmp_path):

@@ -110,7 +110,7 @@ def test_the_door_lists_them_and_gives_their_number(tmp_path, capsys):
     folder = write_splits(tmp_path / "in", with_copies=True)
     out = tmp_path / "out"
     assert door.main(["build", "folder", str(folder), "--out", str(out)]) == 0
-    assert f"1 images nearly the same as one of another split: {out}" in capsys.readouterr().out
+    assert f"1 image nearly the same as one of another split: {out}" in capsys.readouterr().out
     (pair,) = json.loads((out / "near_duplicates.json").read_text())
     assert (pair["file"], pair["near_file"]) == ("val/blobs/copy.jpg", "train/blobs/train_2.jpg")
     assert (pair["split"], pair["near_split"], pair["num_near"]) == ("validation", "train", 1)

@@ -15,6 +15,7 @@ from inception_tf.data import check
 from inception_tf.data import splits
 from inception_tf.data import tfrecord
 from inception_tf.data.csv_source import CsvSource
+from inception_tf.data.manifest import open_index
 from inception_tf.data.manifest import read_manifest
 from inception_tf.data.sources import FolderSource
 from inception_tf.data.sources import open_source
@@ -132,15 +133,40 @@ def test_the_door_splits_and_records_how(images, tmp_path, processes):
 
 
 def test_a_layout_that_does_not_fit_the_split_is_refused(images, image_folder):
-    with pytest.raises(DataError, match="<class>/<image> with --validation_share"):
+    with pytest.raises(DataError, match="lie as <class>/<image>: give --validation_share 0.1"):
         FolderSource(images).list_images()
     with pytest.raises(DataError, match="class folder must hold images.*train.*<class>/<image>"):
         FolderSource(image_folder, validation_share=0.1).list_images()
 
 
+def test_a_tar_in_splits_is_not_split_again(image_folder, tmp_path):
+    with tarfile.open(tmp_path / "images.tar", "w") as tar:
+        tar.add(image_folder, arcname=".")
+    with open_source(tmp_path / "images.tar", spool_dir=tmp_path, validation_share=0.1) as source:
+        with pytest.raises(DataError, match="<split>/.*: leave --validation_share out"):
+            source.list_images()
+
+
+def test_one_image_a_class_builds_as_its_errors_say(tmp_path, capsys):
+    single = write_images(tmp_path / "single", classes=("ant", "bee", "cat"), per_class=1)
+    out = tmp_path / "out"
+    arguments = ["build", "folder", str(single), "--out", str(out)]
+    assert door.main([*arguments, "--validation_share", "0.5"]) == 2
+    assert "--validation_share 0 takes every image for training" in capsys.readouterr().err
+    assert door.main([*arguments, "--validation_share", "0"]) == 0
+    printed = capsys.readouterr()
+    assert "train: 3 records in 1 shard\n" in printed.out
+    assert "no split to evaluate" in printed.out and "data.eval_split = 'train'" in printed.out
+    assert "train-00000-of-00001: 3 records" in printed.err and "1 of 1 shard;" in printed.err
+    with pytest.raises(DataError, match="Name one of those splits.*data.eval_split = 'train'"):
+        open_index(out, "validation")
+    assert door.main(["check", str(out)]) == 0
+    assert "train: 3 classes of 1 record\n" in capsys.readouterr().out
+
+
 def test_chance_that_leaves_a_class_or_a_split_empty_is_refused(tmp_path):
     few = write_images(tmp_path / "few", per_class=1)
-    with pytest.raises(DataError, match="must keep training images.*ant"):
+    with pytest.raises(DataError, match="must keep training images.*ant.*validation_share 0 takes"):
         FolderSource(few, validation_share=0.999).list_images()
     with pytest.raises(DataError, match="some images to validation.*none of 2"):
         FolderSource(few, validation_share=1e-9).list_images()

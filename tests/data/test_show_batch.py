@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from inception_tf import config as configs
 from inception_tf import show_batch
-from inception_tf.data import image, order
+from inception_tf.data import build, image, order, sources
 from inception_tf.data.manifest import open_index
 from inception_tf.data.records import RecordReader
 from inception_tf.errors import EXIT_USER_ERROR
@@ -76,11 +76,13 @@ def test_the_sheet_shows_the_images_of_the_step(config, built_records, tmp_path,
             width_px=130,
         )
         np.testing.assert_allclose(found, expected, atol=1e-5)
-    # With a background the first class is output 1.
+    # What the reader gives counts from 0, the records' labels from 1.
     names = manifest.class_names
     assert captions == [f"{label + 1} {names[label]}" for label in labels]
     assert "mine: train" in title and "step 4, positions 24 to 31" in title
-    assert "8 images" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "8 images" in printed
+    assert "labels from 1, as the records have them; the network's output is the same" in printed
     assert_holds(out, images)
 
 
@@ -100,7 +102,9 @@ def assert_holds(path, images):
         last = places[0]
 
 
-def test_the_evaluation_is_shown_to_its_last_image(config, built_records, tmp_path, sheet):
+def test_the_evaluation_is_shown_to_its_last_image(
+    config, built_records, tmp_path, sheet, capsys
+):
     out = tmp_path / "sheet.png"
     without_background = "--gin_param=model.background_class = False"
     assert run(config, built_records, out, "--split=eval", "--step=1", without_background) == 0
@@ -112,8 +116,25 @@ def test_the_evaluation_is_shown_to_its_last_image(config, built_records, tmp_pa
     for found, jpeg in zip(images, jpegs, strict=True):
         expected = image.decode_evaluation(jpeg, crop=crop, height_px=120, width_px=130)
         np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert captions == [f"{label} {manifest.class_names[label]}" for label in labels]
+    # The numbers of `records check`, whatever the network's outputs are.
+    assert captions == [f"{label + 1} {manifest.class_names[label]}" for label in labels]
+    assert "labels from 1, as the records have them; the network's output is the label less 1" in (
+        capsys.readouterr().out
+    )
     assert "batch 1, records 4 to 5; keras_timm" in title
+
+
+def test_labels_from_0_are_shown_from_0(config, image_folder, tmp_path, sheet, capsys):
+    out = tmp_path / "records"
+    build.build_records(sources.FolderSource(image_folder), out, label_base=0, processes=1)
+    assert run(config, out, tmp_path / "sheet.png", "--count=5", "--split=eval") == 0
+    ((_, captions, _),) = sheet
+    reader, manifest = reader_of(out, "validation")
+    _, labels = reader.read(np.arange(5))
+    assert captions == [f"{label} {manifest.class_names[label]}" for label in labels]
+    assert "labels from 0, as the records have them; the network's output is the label plus 1" in (
+        capsys.readouterr().out
+    )
 
 
 def test_a_run_shows_what_its_saved_config_says(config, built_records, tmp_path, sheet):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from inception_tf.counts import count_of
 from inception_tf.reporting import quantities
 from inception_tf.reporting.table import aligned_table
 
@@ -34,6 +35,12 @@ def test_rates_and_step_times_fit_their_size():
     assert rates == ["6.35", "100", "512", "1,024"]
     times = [quantities.step_secs_text(secs) for secs in (0.0851, 0.9996, 3.21, 14.6, 1200)]
     assert times == ["85.1 ms", "1 s", "3.2 s", "15 s", "1,200 s"]
+
+
+def test_a_noun_is_as_many_as_its_number():
+    assert count_of(1, "image") == "1 image"
+    assert [count_of(n, "image") for n in (0, 2, 1200)] == ["0 images", "2 images", "1,200 images"]
+    assert [count_of(n, "box", "boxes") for n in (1, 2)] == ["1 box", "2 boxes"]
 
 
 def test_bytes_are_binary():

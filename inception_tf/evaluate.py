@@ -18,7 +18,7 @@ def main(argv):
         FLAGS.run_dir,
         gin_params=FLAGS.gin_param,
         overrides=shared_flags.overrides(),
-        reads=("model", "data", "evaluation_crop", "evaluation", "cluster"),
+        reads=("model", "data", "evaluation_crop", "evaluation", "cluster", "watchdog"),
     )
     text = experiment.evaluate(
         experiment.Experiment(**resolved.sections), run_dir=FLAGS.run_dir

@@ -102,7 +102,7 @@ def train(
         check_num_workers(experiment.cluster)
         cluster, watch, stop_requests = _join(stack, experiment, directory)
         preflight.check_workers(cluster, experiment, start_values, directory, is_synthetic)
-        _lock(stack, cluster, directory)
+        preflight.keep_others_out(cluster, directory, stack)
         prepared = preparation.prepare(experiment, directory, cluster, is_synthetic=is_synthetic)
         _check_profile_steps(profile_steps, prepared.total_steps)
         if cluster.is_chief and not is_synthetic:
@@ -141,18 +141,22 @@ def evaluate(experiment, *, run_dir):
       UserError: no usable checkpoint or records.
     """
     directory = RunDirectory(run_dir)
-    cluster = preparation.join_cluster(experiment, directory)
-    inputs = run_inputs.open_inputs(
-        experiment.data, experiment.model, run_dir=run_dir, splits=[experiment.data.eval_split]
-    )
-    trained = products.read_run(experiment, directory, cluster, num_classes=inputs.num_classes)
-    evaluator = products.build_evaluator(experiment, trained.model, cluster, inputs)
-    found = {
-        weights: products.evaluate_split(
-            experiment, evaluator, trained.values(averaged=weights == "averaged"), cluster, inputs
-        )
-        for weights in ("averaged", "raw")
-    }
+    with lost_workers.join(experiment, directory, verb="evaluate") as (cluster, watch):
+        inputs = _open_eval_inputs(experiment, directory)
+        trained = products.read_run(experiment, directory, cluster, num_classes=inputs.num_classes)
+        evaluator = products.build_evaluator(experiment, trained.model, cluster, inputs)
+        moved = watch.enter_batches(watchdog.EVALUATING, step=trained.step)
+        found = {
+            weights: products.evaluate_split(
+                experiment,
+                evaluator,
+                trained.values(averaged=weights == "averaged"),
+                cluster,
+                inputs,
+                is_stop_asked=moved,
+            )
+            for weights in ("averaged", "raw")
+        }
     if not cluster.is_chief:
         return ""
     what = f"{run_dir} at step {trained.step:,}, single crop, every image of the split once"
@@ -174,15 +178,20 @@ def export(experiment, *, run_dir, out_dir):
       UserError: no usable checkpoint or records, or the export differs from the evaluator.
     """
     directory = RunDirectory(run_dir)
-    cluster = preparation.join_cluster(experiment, directory)
-    if not cluster.is_chief:
-        cluster.gather(0)
-        return ""
-    inputs = None
-    if experiment.export.check_images:
-        inputs = run_inputs.open_inputs(
-            experiment.data, experiment.model, run_dir=run_dir, splits=[experiment.data.eval_split]
-        )
+    with lost_workers.join(experiment, directory, verb="export") as (cluster, watch):
+        watch.enter(watchdog.EXPORTING)
+        text = _export(experiment, directory, cluster, out_dir) if cluster.is_chief else ""
+        cluster.gather(0)  # a worker that leaves early ends the others
+        return text
+
+
+def _open_eval_inputs(experiment, directory):
+    data, splits = experiment.data, [experiment.data.eval_split]
+    return run_inputs.open_inputs(data, experiment.model, run_dir=directory.path, splits=splits)
+
+
+def _export(experiment, directory, cluster, out_dir):
+    inputs = _open_eval_inputs(experiment, directory) if experiment.export.check_images else None
     trained = products.read_run(
         experiment, directory, cluster, num_classes=inputs.num_classes if inputs else None
     )
@@ -197,7 +206,6 @@ def export(experiment, *, run_dir, out_dir):
         step=trained.step,
         out_dir=out_dir,
     )
-    cluster.gather(0)
     done = f"exported {experiment.export.weights} weights of step {trained.step:,} to {path}"
     return "\n".join([*trained.skipped, done])
 
@@ -216,16 +224,6 @@ def _join(stack, experiment, directory):
     watch.has_devices(cluster.num_local)
     watch.enter(watchdog.PREPARING)
     return cluster, watch, stop_requests
-
-
-def _lock(stack, cluster, directory):
-    """Keeps other jobs out of the run directory; ConfigError on every worker where one is there."""
-
-    def lock():
-        if cluster.is_chief:
-            stack.enter_context(directory.lock())
-
-    preflight.agreed(cluster, lock)
 
 
 def _check_profile_steps(profile_steps, total_steps):

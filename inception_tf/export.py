@@ -23,7 +23,7 @@ def main(argv):
         FLAGS.run_dir,
         gin_params=FLAGS.gin_param,
         overrides=shared_flags.overrides(),
-        reads=("model", "data", "evaluation_crop", "export", "cluster"),
+        reads=("model", "data", "evaluation_crop", "export", "cluster", "watchdog"),
     )
     text = experiment.export(
         experiment.Experiment(**resolved.sections), run_dir=FLAGS.run_dir, out_dir=FLAGS.out

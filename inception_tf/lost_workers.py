@@ -6,8 +6,11 @@ import re
 import tensorflow as tf
 
 from inception_tf import cluster as clusters
+from inception_tf import preparation
 from inception_tf.errors import LostWorkersError, StoppedAtStart, first_line
-from inception_tf.training.watchdog import Watchdog
+from inception_tf.run_directory import RunDirectory
+from inception_tf.stopping import end_at_once
+from inception_tf.training.watchdog import PREPARING, Watchdog
 
 # What TensorFlow 2.21 says in the workers that are left: of others, whatever the kind of the error
 # (one that runs out of memory ends the others with its own kind), and of sums that came to nothing.
@@ -66,6 +69,29 @@ def watch(experiment, directory, *, is_stop_asked):
                 "again, all of them by a launcher or by you, the run goes on from its last "
                 "checkpoint.",
             ) from None
+
+
+@contextlib.contextmanager
+def join(experiment, directory, *, verb):
+    """This worker among the others, for a command that writes nothing in the run directory.
+
+    A signal ends it at once. What its workers are doing stands meanwhile in <run_dir>/.<verb>.
+
+    Yields:
+      (Cluster, Watchdog in its phase PREPARING).
+
+    Raises:
+      As `watch`.
+    """
+    scratch = RunDirectory(directory.path / f".{verb}")
+    with contextlib.ExitStack() as stack:
+        stop_requests = stack.enter_context(end_at_once(f"stopped; {verb} has not ended"))
+        watchdog = stack.enter_context(watch(experiment, scratch, is_stop_asked=bool))
+        cluster = preparation.join_cluster(experiment, directory)
+        stop_requests.install()  # TensorFlow's own handler, set by the strategy, swallows SIGTERM
+        watchdog.has_devices(cluster.num_local)
+        watchdog.enter(PREPARING)
+        yield cluster, watchdog
 
 
 def _is_of_others(error):

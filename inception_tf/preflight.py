@@ -181,6 +181,7 @@ def start_facts(cluster, start_values):
         "device type": cluster.device_kind,
         "intra-op threads": str(cluster.intra_op_threads),
         "number of workers": str(cluster.num_workers),
+        "devices per worker": str(cluster.num_local),
         **{f"code of {file}": digest for file, digest in code_digests().items()},
     }
 
@@ -238,6 +239,15 @@ def check_shared(cluster, directory, *, sleep=time.sleep):
             received=_listed(blind),
             remedy="Give all of them the same --run_dir on a file system that they share.",
         )
+
+
+def keep_others_out(cluster, directory, stack):
+    """Locks the run directory, on the chief, until an ExitStack ends.
+
+    Raises:
+      ConfigError: on every worker, where another job is at work there.
+    """
+    agreed(cluster, lambda: cluster.is_chief and stack.enter_context(directory.lock()))
 
 
 @contextlib.contextmanager

@@ -79,9 +79,15 @@ class Saving:
             if session.cluster.is_chief and not session.inputs.is_synthetic:
                 session.write_checkpoint(step)
         except (CheckpointNotWritten, OSError) as error:
-            free_bytes = shutil.disk_usage(session.run_dir).free
             return (
-                f"worker {session.cluster.worker_index}, {session.run_dir}, {free_bytes:,} bytes "
-                f"free: {first_line(error)}"
+                f"worker {session.cluster.worker_index}, {session.run_dir}"
+                f"{_free_at(session.run_dir)}: {first_line(error)}"
             )
+        return ""
+
+
+def _free_at(directory):
+    try:
+        return f", {shutil.disk_usage(directory).free:,} bytes free"
+    except OSError:  # a file system that is away answers nothing
         return ""

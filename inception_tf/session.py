@@ -1,6 +1,5 @@
 """One training run in this process: what happens between the steps."""
 
-import itertools
 import pathlib
 
 import tensorflow as tf
@@ -217,16 +216,15 @@ class Session:
 
     def _evaluated(self, step):
         """Results of averaged and raw weights as they are now; {} where a stop came first."""
-        self.watch.enter(watchdog.EVALUATING, step=step)
+        moved = self.watch.enter_batches(watchdog.EVALUATING, step=step)
         if self._evaluator is None:
             self._evaluator = products.build_evaluator(
                 self.experiment, self.state.model, self.cluster, self.inputs
             )
-        batches, results = itertools.count(), {}
+        results = {}
 
         def is_stop_asked():
-            if next(batches):  # the first one traces, and is no measure of those to come
-                self.watch.moved()
+            moved()
             return self.stop_is_due()
 
         for weights in ("averaged", "raw"):

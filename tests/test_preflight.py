@@ -211,7 +211,9 @@ def test_a_worker_that_is_alone_keeps_its_own_error():
 
 
 def test_facts_are_of_what_decides_the_result_and_not_of_where_records_lie():
-    cluster = types.SimpleNamespace(device_kind="CPU", intra_op_threads=2, num_workers=2)
+    cluster = types.SimpleNamespace(
+        device_kind="CPU", intra_op_threads=2, num_workers=2, num_local=1
+    )
     values = {"training.seed": 3, "data.data_dir": "/local/7", "--synthetic": True}
     facts = preflight.start_facts(cluster, values)
     assert facts["training.seed"] == "3" and facts["--synthetic"] == "True"

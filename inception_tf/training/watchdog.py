@@ -9,6 +9,7 @@ import collections
 import contextlib
 import dataclasses
 import faulthandler
+import itertools
 import os
 import statistics
 import sys
@@ -160,13 +161,11 @@ class Watchdog:
     def __exit__(self, kind, error, trace):
         self._ended.set()
         self._thread.join(timeout=_TELL_SECS)
-        if error is None:
+        status = 0 if error is None else getattr(error, "exit_status", EXIT_FAULT)
+        # At the start all workers refuse together: nobody has to be told.
+        if status == 0 or (status == EXIT_USER_ERROR and self._place.phase in START):
             self._in_time(self._states.forget)
         elif isinstance(error, Exception):
-            status = getattr(error, "exit_status", EXIT_FAULT)
-            if status == EXIT_USER_ERROR and self._place.phase in START:
-                self._in_time(self._states.leave_no_trace)  # preflight: every worker has the error
-                return
             message = f"{type(error).__name__}: {first_line(error)}"
             self._in_time(lambda: self._tell(status=status, message=message))
 
@@ -181,6 +180,18 @@ class Watchdog:
         """The phase goes on, and did something."""
         self._note_move()
         self._place = dataclasses.replace(self._place, since_secs=self._secs)
+
+    def enter_batches(self, phase, *, step):
+        """A phase of many batches begins; a function to call before each, which returns False."""
+        self.enter(phase, step=step)
+        batches = itertools.count()
+
+        def moved():
+            if next(batches):  # the first one may have to be traced: it has yet to move
+                self.moved()
+            return False
+
+        return moved
 
     def has_devices(self, num_devices):
         """How many devices this process traces."""

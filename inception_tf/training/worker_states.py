@@ -82,17 +82,16 @@ class WorkerStates:
         return was
 
     def forget(self):
-        """Has no state any more; gives the others a moment to read their last sum from here."""
+        """Has no state any more; gives the others a moment to read their last sum from here.
+
+        The directories go too that were made for it, as far as nothing else is in them.
+        """
         with contextlib.suppress(OSError):
             self._path(self._index).unlink(missing_ok=True)
             for _ in range(round(_PARTING_SECS / _PARTING_POLL_SECS)):
                 if not any(self._path(index).exists() for index in self.others):
-                    return
+                    break
                 time.sleep(_PARTING_POLL_SECS)
-
-    def leave_no_trace(self):
-        """`forget` where no run was begun: the directories go too that were made for it."""
-        self.forget()
         durable.remove_empty(self._made or [self._directory])
 
     def _path(self, index):

@@ -342,3 +342,13 @@ def test_a_torn_state_is_no_state(tmp_path, text):
     (tmp_path / "workers" / "1.json").write_text(text)
     assert first.others() == ["worker 1: has not been heard of since this start"]
     assert json.loads((tmp_path / "workers" / "0.json").read_text())["phase"] == watchdog.JOINING
+
+
+def test_the_first_batch_of_a_phase_is_given_the_time_to_be_traced(tmp_path, left):
+    made = dog(tmp_path)
+    moved = made.enter_batches(watchdog.EVALUATING, step=7)
+    moved()  # before the first batch
+    assert secs_until_end(made, most=900) == 900
+    moved()  # before the second one: only now has anything moved
+    assert secs_until_end(made, most=900) == 900
+    assert "'evaluating' at step 7" in made.where()

@@ -60,10 +60,13 @@ class TrainingEnd:
     Attributes:
       step: batches consumed.
       is_complete: whether the run reached its length; otherwise it was asked to stop.
+      batches: the iterator of a run that was stopped. To free it waits for all that it reads ahead,
+        which is seconds: a process that is to end keeps it.
     """
 
     step: int
     is_complete: bool
+    batches: object = None
 
 
 def train(
@@ -119,12 +122,12 @@ def train(
             checkpoint_facts={"recipe": recipe_hash},
         )
         stack.callback(session.end)
-        step = _run_steps(prepared, session, profile_steps)
+        step, batches = _run_steps(prepared, session, profile_steps)
         is_complete = _finish(prepared, session, step)
         # A worker that leaves early ends the others: all wait for what the chief still writes.
         cluster.gather(step)
         watch.enter(watchdog.ENDING)
-        return TrainingEnd(step=step, is_complete=is_complete)
+        return TrainingEnd(step=step, is_complete=is_complete, batches=batches)
 
 
 def evaluate(experiment, *, run_dir):
@@ -256,9 +259,13 @@ def _open_writer(prepared):
 
 
 def _run_steps(prepared, session, profile_steps):
-    """The optimizer steps, with everything that happens between them; the step reached."""
+    """The optimizer steps, with everything that happens between them.
+
+    Returns:
+      (step reached, the iterator of batches where the run is not at its end).
+    """
     if not session.catch_up(prepared.start_step):
-        return prepared.start_step
+        return prepared.start_step, None
     experiment, inputs = prepared.experiment, prepared.inputs
     cadence = loop.Cadence(
         total_steps=prepared.total_steps,
@@ -280,7 +287,7 @@ def _run_steps(prepared, session, profile_steps):
         start_step=prepared.start_step,
     )
     try:
-        return loop.train(
+        step = loop.train(
             train_step,
             batches,
             start_step=prepared.start_step,
@@ -288,6 +295,7 @@ def _run_steps(prepared, session, profile_steps):
             cadence=cadence,
             hooks=session,
         )
+        return step, batches if step < prepared.total_steps else None
     except tf.errors.OpError as error:
         if inputs.is_synthetic:
             raise

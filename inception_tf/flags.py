@@ -59,6 +59,14 @@ def check_run_dir():
         )
 
 
+_kept = []
+
+
+def keep(value):
+    """Keeps what takes long to free until the process ends, which then frees nothing."""
+    _kept.append(value)
+
+
 def run(main):
     """Runs a door's main(argv) under absl; a UserError ends it with one message and its status.
 

@@ -57,7 +57,10 @@ def main(argv):
         is_synthetic=FLAGS.synthetic,
         profile_steps=_parse_profile_steps(FLAGS.profile_steps),
     )
-    return 0 if end.is_complete else EXIT_PREEMPTED
+    if end.is_complete:
+        return 0
+    shared_flags.keep(end.batches)
+    return EXIT_PREEMPTED
 
 
 def _dry_run(declared, run_dir, start_values):

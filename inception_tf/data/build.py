@@ -248,7 +248,7 @@ def _write_shards(source, out, shards, processes, on_bad_image):
     """Yields every shard when it is on the disk; the order may vary, the bytes do not."""
     if processes is None:
         num_images = sum(len(shard.images) for shard in shards)
-        processes = 1 if num_images < _ONE_PROCESS_EXAMPLES else os.cpu_count()
+        processes = 1 if num_images < _ONE_PROCESS_EXAMPLES else len(os.sched_getaffinity(0))
     processes = min(processes, len(shards))
     if processes <= 1:
         for shard in shards:

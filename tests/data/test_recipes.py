@@ -4,6 +4,8 @@ import colorsys
 import dataclasses
 import functools
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -476,8 +478,10 @@ def small_reader():
     return Reader(jpegs, [boxes[i, : counts[i]] for i in range(10)])
 
 
-def train_images(spec, *, num_replicas, replica_batch, num_physical=1, calls=2, num_steps=2):
-    """Images of all positions in their order, [num_steps * global batch, 8, 8, 3]."""
+def train_images(
+    spec, *, num_replicas, replica_batch, num_physical=1, calls=2, num_steps=2, size_px=8
+):
+    """Images of all positions in their order, [num_steps * global batch, size, size, 3]."""
     assignment = Assignment(
         num_replicas=num_replicas,
         replica_batch=replica_batch,
@@ -491,18 +495,19 @@ def train_images(spec, *, num_replicas, replica_batch, num_physical=1, calls=2, 
         start_step=0,
         seed=4,
         augmentation=spec,
-        height_px=8,
-        width_px=8,
+        height_px=size_px,
+        width_px=size_px,
         spec=pipeline.DataSpec(num_parallel_calls=calls),
     )
     elements = iter(dataset)
-    images = np.empty([num_steps, num_replicas, replica_batch, 8, 8, 3], np.float32)
+    shape = [size_px, size_px, 3]
+    images = np.empty([num_steps, num_replicas, replica_batch, *shape], np.float32)
     for step in range(num_steps):
         for physical in range(num_physical):
             element = next(elements)["images"].numpy()
             declared = list(assignment.declared_of(physical))
             images[step, declared] = element[: len(declared)]
-    return images.reshape(-1, 8, 8, 3)
+    return images.reshape(-1, *shape)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -515,6 +520,35 @@ def test_a_position_has_the_same_pixels_on_any_topology(name):
         {"num_replicas": 1, "replica_batch": 8, "num_steps": 3, "calls": 3},
     ):
         np.testing.assert_array_equal(train_images(spec, **shape), expected)
+
+
+THREADS = """
+import sys
+import tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
+tf.config.threading.set_inter_op_parallelism_threads(int(sys.argv[2]))
+sys.path[:0] = [sys.argv[3]]
+import hashlib
+import test_recipes
+for name, spec in test_recipes.RECIPES.items():
+    images = test_recipes.train_images(
+        spec, num_replicas=4, replica_batch=3, size_px=299  # for threads to share
+    )
+    print(name, hashlib.sha256(images.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_a_position_has_the_same_pixels_with_any_number_of_threads():
+    here = pathlib.Path(__file__).resolve().parent
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", THREADS, intra, inter, str(here)],
+            cwd=here.parents[1], capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        for intra, inter in (("1", "1"), ("2", "3"))
+    ]
+    assert said[0] == said[1] and len(said[0].splitlines()) == len(RECIPES)
 
 
 def test_the_boxes_reach_the_images():

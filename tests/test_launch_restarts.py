@@ -41,7 +41,13 @@ def starts_of(directory, index=0):
 
 
 def test_a_killed_worker_is_told_of_in_one_line_and_all_start_again_on_new_ports(tmp_path):
-    code = "n == 1 and i == 1 and os.kill(os.getpid(), 9); time.sleep(50 * (n == 1)); print('done')"
+    # Worker 1 kills itself once worker 0 has counted its start too.
+    code = (
+        "\nwhile n == i == 1:"
+        "\n  any(log.stat().st_size for log in pathlib.Path().glob('starts.0'))"
+        " and os.kill(os.getpid(), 9)"
+        "\ntime.sleep(50 * (n == 1)); print('done')"
+    )
     done = run_launched(tmp_path, code, "--workers=2")
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split("\n")) == ["", "[worker 0] done", "[worker 1] done"]

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 
 import pytest
 
@@ -21,3 +22,16 @@ def shared_images() -> pathlib.Path:
     if not SHARED_IMAGES.is_dir():
         pytest.skip(f"needs the test images at {SHARED_IMAGES}")
     return SHARED_IMAGES
+
+
+@pytest.fixture
+def signals_of_a_terminal():
+    """Signals as a terminal's shell leaves them; `nohup` and `&` let all that they start ignore
+    some of them."""
+    before = {
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+    }
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)

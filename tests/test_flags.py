@@ -57,6 +57,7 @@ def test_a_full_disk_behind_the_output_does_not_change_the_status():
     assert done.returncode == 2
 
 
+@pytest.mark.usefixtures("signals_of_a_terminal")
 def test_a_ctrl_c_while_a_door_is_imported_is_one_line():
     program = "import sys, signal; sys.meta_path.insert(0, Finder()); import inception_tf.train"
     finder = """

@@ -161,6 +161,7 @@ def test_a_child_that_outlives_its_worker_does_not_hold_up_the_job():
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.usefixtures("signals_of_a_terminal")
 @pytest.mark.parametrize(
     ("signum", "passed_on"),
     [

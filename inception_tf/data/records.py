@@ -188,7 +188,7 @@ class RecordReader:
           DataError: a bad record, naming shard and byte offset; or more bad records than
             tolerated. Kept as `first_error` too: tf.data wraps what its callbacks raise.
         """
-        images, labels, _ = self._read(record_ids, has_boxes=False)
+        images, labels, _, _ = self._read(record_ids, has_boxes=False)
         return images, labels
 
     def read_with_boxes(
@@ -198,17 +198,28 @@ class RecordReader:
 
         A record whose boxes are wrong is a bad one.
         """
-        return self._read(record_ids, has_boxes=True)
+        return self._read(record_ids, has_boxes=True)[:3]
+
+    def read_with_names(
+        self, record_ids: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `read`, and third the file names of the source images: object [n] of str.
+
+        A name is '' where the record does not say it.
+        """
+        images, labels, _, names = self._read(record_ids, has_boxes=False)
+        return images, labels, names
 
     def _read(self, record_ids, *, has_boxes):
         try:
             images = np.empty(len(record_ids), object)
             labels = np.empty(len(record_ids), np.int32)
             boxes = np.full(len(record_ids), b"", object)
+            names = np.full(len(record_ids), "", object)
             for position, record_id in enumerate(np.asarray(record_ids).tolist()):
                 read = self._read_one(record_id, has_boxes=has_boxes)
-                images[position], labels[position], boxes[position] = read
-            return images, labels, boxes
+                images[position], labels[position], boxes[position], names[position] = read
+            return images, labels, boxes, names
         except Exception as error:
             with self._lock:
                 self.first_error = self.first_error or error
@@ -260,7 +271,7 @@ class RecordReader:
                         remedy=_REMEDY)  # fmt: skip
 
     def _load(self, record_id, *, decodes, has_boxes=False):
-        """(JPEG bytes, zero-based label, boxes as bytes) of one record, or _Unusable."""
+        """(JPEG bytes, zero-based label, boxes as bytes, file name) of one record, or _Unusable."""
         payload = self._read_payload(record_id)
         try:
             record = tfrecord.parse_example(payload, schema=self.manifest.schema)
@@ -279,7 +290,7 @@ class RecordReader:
             boxes = parse_boxes(payload).tobytes() if has_boxes else b""
         except (jpeg.BadImage, BadBoxes) as bad:
             raise _Unusable(bad, record.filename) from None
-        return record.jpeg, label, boxes
+        return record.jpeg, label, boxes, record.filename
 
     def _read_payload(self, record_id):
         if not 0 <= record_id < len(self.index):

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-import keras
 import tensorflow as tf
 
 from inception_tf.errors import ConfigError, DataError
+from inception_tf.evaluation.inference import Inference
 from inception_tf.evaluation.metrics import (
     BAD_LABELS,
     EXAMPLES,
@@ -60,20 +60,17 @@ class Evaluator:
     """
 
     def __init__(self, model, strategy, *, num_outputs: int, background_class: bool = False):
-        built = _logits_of(model.output).shape[-1]
+        self.inference = Inference(model, strategy)
+        built = self.inference.num_outputs
         if built != num_outputs:
             raise ConfigError(
                 "The network must have one output for each class (and the background).",
                 received=f"{built} outputs for {num_outputs}",
                 remedy="Set model.num_classes or model.background_class as the records need.",
             )
-        self.model = model
         self.strategy = strategy
         self.num_outputs = num_outputs
         self.background_class = background_class
-        # The default strategy, of code outside any scope, does not list its device.
-        is_single = strategy.num_replicas_in_sync == 1
-        self._num_local = 1 if is_single else len(strategy.extended.worker_devices)
 
     def run(
         self, dataset, values, *, num_examples: int, num_steps: int, is_stop_asked=bool
@@ -95,11 +92,11 @@ class Evaluator:
           DataError: `num_steps` steps hold another number of valid images, or a label without
             an output.
         """
-        values = self._local_tensors(values)
-        counts = self._local_tensors(tf.zeros([NUM_COUNTS], tf.int64))
+        values = self.inference.local_tensors(values)
+        counts = self.inference.local_tensors(tf.zeros([NUM_COUNTS], tf.int64))
         iterator, num_asking = iter(dataset), None
         for _ in range(num_steps):
-            asks = self._local_tensors(tf.constant(int(is_stop_asked()), tf.int64))
+            asks = self.inference.local_tensors(tf.constant(int(is_stop_asked()), tf.int64))
             batch = next(iterator, None)
             if batch is None:
                 break  # too few images: every worker learns of it from the sum
@@ -122,45 +119,15 @@ class Evaluator:
         Returns:
           NumPy float32 [n, classes]. The background has its share in the softmax and no column.
         """
-        first = [[self._local_tensor(value, 0) for value in part] for part in values]
-        logits = self._logits(tf.convert_to_tensor(images, tf.float32), first)
+        logits = self.inference.logits_of_first(images, values)
         return tf.nn.softmax(logits)[:, int(self.background_class) :].numpy()
-
-    def _local_tensors(self, values):
-        """Each local replica's own copy of nested variables, arrays or tensors.
-
-        They are read here and travel as tensors: a tf.function that takes two variables of a
-        strategy with the same shape for arguments keeps the first one for both, so the averages
-        would be evaluated as the raw weights. It also makes one trace serve all weights.
-        """
-
-        def read(context):
-            local = context.replica_id_in_sync_group % self._num_local
-            return tf.nest.map_structure(lambda value: self._local_tensor(value, local), values)
-
-        if self._num_local == 1:  # as a step on one device returns them, or it would trace twice
-            return tf.nest.map_structure(lambda value: self._local_tensor(value, 0), values)
-        return self.strategy.experimental_distribute_values_from_function(read)
-
-    def _local_tensor(self, value, local):
-        if isinstance(value, keras.Variable):
-            value = value.value
-        copies = self.strategy.experimental_local_results(value)
-        return tf.convert_to_tensor(copies[min(local, len(copies) - 1)])
-
-    @tf.function
-    def _logits(self, images, values):
-        """Float32 [n, num_outputs] of one replica."""
-        trainable, non_trainable = values
-        outputs, _ = self.model.stateless_call(trainable, non_trainable, images, training=False)
-        return tf.cast(_logits_of(outputs), tf.float32)
 
     @tf.function
     def _add_batch(self, batch, values, counts, asks):
         """Counts of each local replica, and how many replicas ask to stop, over all workers."""
 
         def add(batch, values, counts, asks):
-            logits = self._logits(batch["images"], values)
+            logits = self.inference.logits(batch["images"], values)
             counted = counts + batch_counts(logits, batch["labels"], batch["valid"])
             return counted, _summed(asks)
 
@@ -178,10 +145,6 @@ def _summed(value):
     context = tf.distribute.get_replica_context()
     # A function's argument has no device for the sum to go to; a copy of it has.
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
-
-
-def _logits_of(outputs):
-    return outputs["logits"] if isinstance(outputs, dict) else outputs
 
 
 def _check_counts(totals, *, num_examples, num_steps):

@@ -141,13 +141,35 @@ def decode_evaluation(
     Raises:
       tf.errors.InvalidArgumentError: the bytes are no whole image of a known format.
     """
+    levels = evaluation_levels(
+        decode_whole(jpeg), crop=crop, height_px=height_px, width_px=width_px
+    )
+    return to_input(levels)
+
+
+def decode_whole(jpeg: tf.Tensor) -> tf.Tensor:
+    """All pixels of an image file, uint8 [h, w, 3]; formats and errors of `decode_evaluation`."""
     # Equal to decode_jpeg on JPEGs; unlike it, rank 3 for every format.
-    image = tf.io.decode_image(jpeg, channels=3, expand_animations=False)
+    return tf.io.decode_image(jpeg, channels=3, expand_animations=False)
+
+
+def evaluation_levels(
+    image: tf.Tensor, *, crop: EvaluationCrop, height_px: int, width_px: int
+) -> tf.Tensor:
+    """The fixed crop of decoded pixels, uint8 [h, w, 3]: float32 levels in 0..255.
+
+    Arguments and shape of the result as of `decode_evaluation`.
+    """
     if crop.recipe == "keras_timm":
         image = _shrunk_then_cropped(image, crop, height_px=height_px, width_px=width_px)
     else:
         image = _cropped_then_squashed(image, crop, height_px=height_px, width_px=width_px)
-    return tf.ensure_shape(_to_input_range(_to_unit(image)), [height_px, width_px, 3])
+    return tf.ensure_shape(image, [height_px, width_px, 3])
+
+
+def to_input(levels: tf.Tensor) -> tf.Tensor:
+    """Levels in 0..255 to a network's input, float32 in [-1, 1], of the same shape."""
+    return _to_input_range(_to_unit(levels))
 
 
 def central_offset_px(side_px: tf.Tensor, fraction: float) -> tf.Tensor:

@@ -41,6 +41,25 @@ def resize_as_tf2(image: tf.Tensor, *, height_px: int, width_px: int) -> tf.Tens
     )[0]
 
 
+def resize_as_recipe(images: tf.Tensor, size: tf.Tensor, *, recipe: str) -> tf.Tensor:
+    """Whole images, resized as an evaluation recipe does it.
+
+    Args:
+      images: uint8 or float32 levels [n, h, w, 3].
+      size: int32 [2], height and width of the result.
+      recipe: as of `image.EvaluationCrop`.
+
+    Returns:
+      float32 levels [n, height, width, 3] in 0..255, whole ones of 'keras_timm'.
+    """
+    if recipe == "keras_timm":
+        height, width = tf.unstack(tf.convert_to_tensor(size))
+        return _resample_as_pillow(images, size, window=(0, 0, height, width))
+    return tf.raw_ops.ResizeBilinear(
+        images=images, size=size, half_pixel_centers=recipe == "slim_tf2"
+    )
+
+
 def resize_as_pillow(
     image: tf.Tensor, size: tf.Tensor, *, window: collections.abc.Sequence
 ) -> tf.Tensor:
@@ -61,25 +80,30 @@ def resize_as_pillow(
     Returns:
       float32 [height, width, 3], whole levels in 0..255.
     """
+    return _resample_as_pillow(image[tf.newaxis], size, window=window)[0]
+
+
+def _resample_as_pillow(images, size, *, window):
+    """`resize_as_pillow` of images [n, h, w, 3]."""
     top, left, height_px, width_px = window
-    rows = tf.shape(image)[0]
-    factors = tf.cast(size, tf.float32) / tf.cast(tf.shape(image)[:2], tf.float32)
+    rows = tf.shape(images)[1]
+    factors = tf.cast(size, tf.float32) / tf.cast(tf.shape(images)[1:3], tf.float32)
     columns_done = _resample(
-        image, [rows, width_px], scale=[1.0, factors[1]], first=[0, left]
+        images, [rows, width_px], scale=[1.0, factors[1]], first=[0, left]
     )
     return _resample(
         columns_done, [height_px, width_px], scale=[factors[0], 1.0], first=[top, 0]
     )
 
 
-def _resample(image, size, *, scale, first):
-    """`size` pixels of the scaled image from `first` on, rounded to whole levels."""
+def _resample(images, size, *, scale, first):
+    """`size` pixels of the scaled images from `first` on, rounded to whole levels."""
     resampled = tf.raw_ops.ScaleAndTranslate(
-        images=image[tf.newaxis],
+        images=images,
         size=tf.stack(size),
         scale=tf.stack(scale),
         translation=-tf.cast(tf.stack(first), tf.float32),
         kernel_type="keyscubic",
         antialias=True,
-    )[0]
+    )
     return tf.floor(tf.clip_by_value(resampled, 0.0, 255.0) + 0.5)

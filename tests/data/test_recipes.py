@@ -510,7 +510,14 @@ def train_images(
     return images.reshape(-1, *shape)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # The one with boxes and both colour orders is the fast one.
+        pytest.param(name, marks=[pytest.mark.slow] if name != "distributed" else [])
+        for name in RECIPES
+    ],
+)
 def test_a_position_has_the_same_pixels_on_any_topology(name):
     spec = RECIPES[name]
     expected = train_images(spec, num_replicas=4, replica_batch=3)

@@ -172,6 +172,7 @@ def test_a_run_killed_at_any_step_ends_with_the_bits_of_a_straight_one(
     assert "9999" in (tmp_path / "run" / SUPERSEDED_FILE).read_text()
 
 
+@pytest.mark.slow
 def test_a_run_stopped_by_sigterm_saves_that_step_and_ends_with_the_bits_of_a_straight_one(
     straight, data_dir, tmp_path
 ):
@@ -304,6 +305,7 @@ np.save(sys.argv[3], answer["probabilities"].numpy())
 """
 
 
+@pytest.mark.slow
 def test_an_export_gives_the_evaluators_probabilities_in_a_process_without_this_package(
     straight, data_dir, tmp_path
 ):

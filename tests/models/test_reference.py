@@ -17,7 +17,11 @@ HEIGHT_PX, WIDTH_PX = 107, 139
     "network, builder",
     [
         ("inception_v3", keras.applications.InceptionV3),
-        ("inception_resnet_v2", keras.applications.InceptionResNetV2),
+        pytest.param(
+            "inception_resnet_v2",
+            keras.applications.InceptionResNetV2,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_reference_gives_the_logits_of_keras_applications(network, builder):

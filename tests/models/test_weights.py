@@ -154,6 +154,7 @@ def fill_with_zeros(model):
         weight.assign(np.zeros(weight.shape))
 
 
+@pytest.mark.slow
 def test_inception_resnet_v2_of_keras_gives_its_logits(keras_twin, tmp_path):
     path = tmp_path / "published.h5"
     write_published_layout(keras_twin, path)

@@ -74,6 +74,7 @@ def answers(path, images):
     return signature(image_bytes=tf.constant(images))["probabilities"].numpy()
 
 
+@pytest.mark.slow
 def test_an_export_sees_a_photograph_as_a_viewer_shows_it(experiment, model, tmp_path):
     path = exported(experiment, model, tmp_path, TURN)
     jpegs, pngs = zip(*map(photo_of, range(1, 9)))

@@ -1,7 +1,7 @@
 """Which parts of an image a network sees: the protocols of 1, 10, 12 and 144 crops.
 
-Integers only; crop_images.py cuts the pixels. Where public sources disagree, every one of them has a
-protocol of its own, named after it, and `DEFAULTS` says which one a number stands for:
+Integers only; crop_images.py cuts the pixels. Where public sources disagree, every one of them has
+a protocol of its own, named after it, and `DEFAULTS` says which one a number stands for:
 
 * 144: `144_googlenet_ratio`. arXiv 1409.4842 defines it for inputs of 224 px, the papers of
   Inception-v3 and v4 refer to it without scales: those of 224 in the same ratio.

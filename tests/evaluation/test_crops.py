@@ -1,4 +1,4 @@
-"""The crops of every protocol against NumPy, written from the sources that they are named after."""
+"""The crops of every protocol against NumPy, written from the sources they are named after."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from inception_tf.data import image as images
 from inception_tf.errors import ConfigError
-from inception_tf.evaluation import crop_images, crops
+from inception_tf.evaluation import crop_images, crop_picture, crops
 
 SLIM = images.EvaluationCrop()
 CROP = 45
@@ -384,3 +384,25 @@ def test_an_endless_strip_is_refused_before_memory_is_asked_for():
 def test_the_geometry_needs_no_tensorflow():
     code = "import sys, inception_tf.evaluation.crops; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ------------------------------------------------------------------ pictures
+
+
+def test_the_picture_shows_every_place_and_every_crop(tmp_path):
+    protocol = crops.protocol("144", height_px=CROP, width_px=CROP)
+    figure = crop_picture.draw_protocol(picture(60, 91), protocol, recipe=SLIM)
+    *places, sheet = figure.axes
+    assert [axes.get_title(loc="left") for axes in places] == [
+        "51 x 77 px, 36 crops", "58 x 87 px, 36 crops", "64 x 97 px, 36 crops",
+        "71 x 107 px, 36 crops",
+    ]  # fmt: skip
+    for axes in places:
+        sides = Counter(round(patch.get_width()) for patch in axes.patches)
+        assert sides.pop(CROP) == 15
+        assert list(sides.values()) == [3]
+    shown = np.asarray(sheet.images[0].get_array())
+    last = made(picture(60, 91), "144")[-1] / 2 + 0.5
+    assert shown.shape == (12 * CROP, 12 * CROP, 3)
+    np.testing.assert_allclose(shown[-CROP:, -CROP:], last, atol=1e-6)
+    figure.savefig(tmp_path / "picture.jpg")

@@ -86,7 +86,12 @@ def outcomes_of(
     )
 
 
-def ensemble(members: Sequence[np.ndarray], *, mean: str = "probabilities") -> np.ndarray:
+def ensemble(
+    members: Sequence[np.ndarray],
+    *,
+    mean: str = "probabilities",
+    backgrounds: Sequence[bool] | None = None,
+) -> np.ndarray:
     """The probabilities of several networks, or of several crops, taken together.
 
     The order of the members does not change a bit of the result.
@@ -96,28 +101,27 @@ def ensemble(members: Sequence[np.ndarray], *, mean: str = "probabilities") -> n
       mean: 'probabilities', as in the papers, or 'logits': the softmax of the mean logits, which
         is the members' geometric mean, scaled to sum to 1. There every probability counts as at
         least 2^-126: one that a member's float32 rounded to 0 would rule its class out for all.
+      backgrounds: of each member, whether its output 0 is the background; None: of nobody or of
+        all. Where some have one, the result does (labels then count it, see `outcomes_of`), and
+        to the others, which have a column less, it has the probability 0.
 
     Returns:
       float32 [n, K]; a row in which any member has a NaN is NaN.
 
     Raises:
-      ConfigError: no members, members of different shapes, or no such mean.
+      ConfigError: no members, members that do not fit each other, or no such mean.
       DataError: rows that are no softmax.
     """
     if mean not in MEANS:
         raise ConfigError(f"The members' mean must be one of {MEANS}.", received=repr(mean))
-    shapes = [tuple(member.shape) for member in members]
-    if not shapes or len(set(shapes)) > 1 or len(shapes[0]) != 2:
-        raise ConfigError(
-            "The members of an ensemble must have the same images and the same outputs.",
-            received=f"probabilities of shapes {shapes}",
-            remedy="Evaluate every member on the same records; a network with a background output"
-            " has one more and goes with its like only.",
-        )
-    together = np.empty(shapes[0], np.float32)
+    backgrounds = [False] * len(members) if backgrounds is None else list(backgrounds)
+    missing = [int(any(backgrounds) and not one) for one in backgrounds]
+    shape = _joint_shape(members, missing)
+    together = np.empty(shape, np.float32)
     for rows, *blocks in _blocks_of(members):
+        padded = [np.pad(block, [(0, 0), (lack, 0)]) for block, lack in zip(blocks, missing)]
         # Sorted: a float64 sum is nearly exact here, and this takes the order out of the rest.
-        stacked = np.sort(np.stack(blocks), axis=0)
+        stacked = np.sort(np.stack(padded), axis=0)
         if mean == "logits":
             logs = np.log(np.maximum(stacked, LEAST_PROBABILITY)).mean(axis=0)
             joint = np.exp(logs - logs.max(axis=1, keepdims=True))
@@ -126,6 +130,21 @@ def ensemble(members: Sequence[np.ndarray], *, mean: str = "probabilities") -> n
             together[rows] = stacked.mean(axis=0)
         together[rows][np.isnan(stacked).any(axis=(0, 2))] = np.nan
     return together
+
+
+def _joint_shape(members, missing):
+    """(n, K) of the members with the columns that they lack."""
+    shapes = [tuple(member.shape) for member in members]
+    fits = len(shapes) == len(missing) and all(len(shape) == 2 for shape in shapes)
+    joint = {(shape[0], shape[1] + lack) for shape, lack in zip(shapes, missing)} if fits else ()
+    if len(joint) != 1:
+        raise ConfigError(
+            "The members of an ensemble must have the same images and the same classes.",
+            received=f"probabilities of shapes {shapes}",
+            remedy="Evaluate every member on the same records, and say which of them have a"
+            " background output.",
+        )
+    return joint.pop()
 
 
 def _blocks_of(arrays) -> Iterator[tuple]:

@@ -47,55 +47,33 @@ class Confusion:
 class Scores:
     """The figures of one network, or ensemble, on one subset.
 
+    Under ReaL labels there are only counts and `top1`: the authors define nothing else.
+
     Attributes:
       num_examples: images, each counted once; at least 1.
-      top1, top5: those whose label stands first, or among the first five.
+      top1, top5: those whose label stands first, or among the first five; under ReaL labels
+        `top1` has those whose first answer is among their labels.
       loss_nats, loss_interval: mean cross-entropy; NaN where `num_nan` is not 0, since a mean
         without its worst images would flatter.
       calibration: expected calibration error over 15 bins; NaN where `num_nan` is not 0.
       num_nan: images for which the network gave a NaN: they count as wrong.
       num_floored: images whose label had a probability below 2^-126 and counts as that.
+      num_left_out: images without a ReaL label, which count neither as right nor as wrong.
       classes: every class in the order of the outputs, without the background.
       confusions: the most frequent wrong answers, the worst first; equal ones by output.
     """
 
     num_examples: int
     top1: Share
-    top5: Share
-    loss_nats: float
-    loss_interval: Interval
-    calibration: CalibrationError
+    top5: Share | None = None
+    loss_nats: float | None = None
+    loss_interval: Interval | None = None
+    calibration: CalibrationError | None = None
     num_nan: int
-    num_floored: int
-    classes: tuple[ClassScore, ...]
-    confusions: tuple[Confusion, ...]
-
-    @property
-    def top1_count(self) -> int:
-        """Images whose label stands first."""
-        return self.top1.count
-
-    @property
-    def top5_count(self) -> int:
-        """Images whose label is among the first five."""
-        return self.top5.count
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RealScores:
-    """The figures of one network, or ensemble, under the ReaL labels.
-
-    Attributes:
-      num_examples: images with at least one label.
-      top1: those whose first answer is among their labels.
-      num_left_out: images without a label, which count neither as right nor as wrong.
-      num_nan: images with a label for which the network gave a NaN: they count as wrong.
-    """
-
-    num_examples: int
-    top1: Share
-    num_left_out: int
-    num_nan: int
+    num_floored: int = 0
+    num_left_out: int = 0
+    classes: tuple[ClassScore, ...] = ()
+    confusions: tuple[Confusion, ...] = ()
 
 
 def score(
@@ -151,7 +129,7 @@ def score_outcomes(
 
 def real_score(
     outcomes: Outcomes, real_labels: Sequence[Sequence[int]], *, mask: np.ndarray | None = None
-) -> RealScores:
+) -> Scores:
     """Accuracy under the ReaL labels, as their authors count it (arXiv 2006.07159).
 
     Args:
@@ -186,7 +164,7 @@ def real_score(
     number = int(np.count_nonzero(counts))
     if not number:
         raise DataError("At least one image must have a ReaL label.", received="none")
-    return RealScores(
+    return Scores(
         num_examples=number,
         top1=Share(int(np.count_nonzero(is_right & counts)), number),
         num_left_out=int(np.count_nonzero(mask)) - number,

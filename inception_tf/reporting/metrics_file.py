@@ -32,8 +32,18 @@ def row_line(step: int, kind: str, values: Mapping[str, float]) -> str:
     for name, value in values.items():
         if name in _RESERVED:
             raise ValueError(f"A metric cannot be named {_RESERVED}. Received: {name!r}.")
-        row[name] = _json_value(value)
+        row[name] = json_value(value)
     return json.dumps(row, sort_keys=True, allow_nan=False) + "\n"
+
+
+def json_value(value: float) -> int | float | str:
+    """A Python int or float, or the name of what is not finite."""
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    number = float(value)
+    if math.isfinite(number):
+        return number
+    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
 
 
 def read_rows(run_dir: str | os.PathLike) -> list[dict]:
@@ -84,16 +94,6 @@ def supersede_after(run_dir: str | os.PathLike, step: int) -> int:
     if _joined(kept) != before:
         durable.save_bytes(path, _joined(kept))
     return len(moved)
-
-
-def _json_value(value):
-    """A Python int or float, or the name of what is not finite."""
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    number = float(value)
-    if math.isfinite(number):
-        return number
-    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
 
 
 def _parsed_row(line):

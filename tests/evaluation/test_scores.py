@@ -56,7 +56,7 @@ def test_scores_are_the_definitions(seed):
     for rows in (np.ones(len(labels), bool), mask):
         found = scores.score(probabilities, labels, mask=rows)
         top1, top5, loss, error = one_by_one(probabilities[rows], labels[rows])
-        assert (found.num_examples, found.top1_count, found.top5_count) == (rows.sum(), top1, top5)
+        assert (found.num_examples, found.top1.count, found.top5.count) == (rows.sum(), top1, top5)
         assert found.loss_nats == pytest.approx(loss, rel=1e-12)
         assert found.calibration.value == pytest.approx(error, rel=1e-9)
 
@@ -67,7 +67,7 @@ def test_ties_stand_in_the_order_of_their_index_as_in_the_evaluation_of_training
     assert outcomes_of(probabilities, labels).ranks.tolist() == ranks.tolist()
     alike = np.full([10, 10], 0.1, np.float32)
     found = scores.score(alike, np.arange(10))
-    assert (found.top1_count, found.top5_count) == (1, 5)
+    assert (found.top1.count, found.top5.count) == (1, 5)
 
 
 def test_no_figure_depends_on_the_order_of_the_images():
@@ -79,7 +79,7 @@ def test_no_figure_depends_on_the_order_of_the_images():
 def test_rows_with_a_nan_are_wrong_and_counted_and_leave_no_mean():
     probabilities = np.array([[0.9, 0.1], [np.nan, 0.5], [0.2, 0.8], [np.nan, np.nan]], np.float32)
     found = scores.score(probabilities, np.array([0, 1, 1, 0]))
-    assert (found.num_examples, found.top1_count, found.top5_count, found.num_nan) == (4, 2, 2, 2)
+    assert (found.num_examples, found.top1.count, found.top5.count, found.num_nan) == (4, 2, 2, 2)
     assert math.isnan(found.loss_nats) and math.isnan(found.calibration.value)
     assert math.isnan(found.loss_interval.low) and math.isnan(found.calibration.interval.high)
     assert found.confusions == ()  # it named no class
@@ -143,7 +143,7 @@ def test_classes_and_confusions_by_hand():
 def test_a_background_is_ranked_but_is_no_class():
     probabilities = np.array([[0.6, 0.3, 0.1], [0.1, 0.2, 0.7]], np.float32)
     found = scores.score(probabilities, np.array([1, 2]), class_names=("a", "b"), background=True)
-    assert found.top1_count == 1
+    assert found.top1.count == 1
     assert [(c.index, c.name, c.top1_count) for c in found.classes] == [(1, "a", 0), (2, "b", 1)]
     assert [(c.label_name, c.predicted_name) for c in found.confusions] == [("a", "background")]
 
@@ -217,6 +217,27 @@ def test_one_member_cannot_rule_a_class_out():
     zero = np.array([[1.0, 0.0]], np.float32)
     other = np.array([[0.0, 1.0]], np.float32)
     assert ensemble([zero, other], mean="logits") == pytest.approx(np.array([[0.5, 0.5]]))
+
+
+@pytest.mark.parametrize("mean", ["probabilities", "logits"])
+def test_members_with_and_without_a_background_go_together(mean):
+    with_one = np.array([[0.2, 0.6, 0.2], [0.5, 0.1, 0.4]], np.float32)
+    without = np.array([[0.3, 0.7], [0.9, 0.1]], np.float32)
+    for members, backgrounds in (([with_one, without], [1, 0]), ([without, with_one], [0, 1])):
+        together = ensemble(members, mean=mean, backgrounds=backgrounds)
+        if mean == "probabilities":
+            expected = [[0.1, 0.45, 0.45], [0.25, 0.5, 0.25]]
+            assert together == pytest.approx(np.array(expected), abs=1e-7)
+        else:  # who has no background rules it out; the classes keep their ratio
+            assert together[:, 0].max() < 1e-15
+            ratio = np.sqrt([0.6 * 0.3 / (0.2 * 0.7), 0.1 * 0.9 / (0.4 * 0.1)])
+            assert together[:, 1] / together[:, 2] == pytest.approx(ratio, rel=1e-6)
+    alike = ensemble([without, without], mean=mean, backgrounds=[False, False])
+    assert alike == pytest.approx(without)
+    with pytest.raises(ConfigError, match="same classes"):
+        ensemble([with_one, without], mean=mean, backgrounds=[True, True])
+    with pytest.raises(ConfigError, match="same classes"):
+        ensemble([with_one, without], mean=mean, backgrounds=[True])
 
 
 def test_members_that_do_not_fit_are_refused():

@@ -1,4 +1,4 @@
-"""The road: train, evaluate and export an experiment, each a short list of named steps."""
+"""The road: train and export an experiment, each a short list of named steps."""
 
 import contextlib
 import dataclasses
@@ -128,42 +128,6 @@ def train(
         cluster.gather(step)
         watch.enter(watchdog.ENDING)
         return TrainingEnd(step=step, is_complete=is_complete, batches=batches)
-
-
-def evaluate(experiment, *, run_dir):
-    """Evaluates averaged and raw weights of a run's newest good checkpoint, single crop.
-
-    Args:
-      experiment: an Experiment, as the run's saved configuration says it.
-      run_dir: of the run.
-
-    Returns:
-      Text for the chief to print; '' on the other workers.
-
-    Raises:
-      UserError: no usable checkpoint or records.
-    """
-    directory = RunDirectory(run_dir)
-    with lost_workers.join(experiment, directory, verb="evaluate") as (cluster, watch):
-        inputs = _open_eval_inputs(experiment, directory)
-        trained = products.read_run(experiment, directory, cluster, num_classes=inputs.num_classes)
-        evaluator = products.build_evaluator(experiment, trained.model, cluster, inputs)
-        moved = watch.enter_batches(watchdog.EVALUATING, step=trained.step)
-        found = {
-            weights: products.evaluate_split(
-                experiment,
-                evaluator,
-                trained.values(averaged=weights == "averaged"),
-                cluster,
-                inputs,
-                is_stop_asked=moved,
-            )
-            for weights in ("averaged", "raw")
-        }
-    if not cluster.is_chief:
-        return ""
-    what = f"{run_dir} at step {trained.step:,}, single crop, every image of the split once"
-    return "\n".join([*trained.skipped, what, summary.evaluation_table(found)])
 
 
 def export(experiment, *, run_dir, out_dir):

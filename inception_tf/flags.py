@@ -67,10 +67,14 @@ def keep(value):
     _kept.append(value)
 
 
-def run(main):
+def run(main, *, takes_places=False):
     """Runs a door's main(argv) under absl; a UserError ends it with one message and its status.
 
     Who asked it to stop waits for it: status 143 too ends the process at once.
+
+    Args:
+      main: from the command line's words that are no flags, argv[0] included, to the status.
+      takes_places: whether there may be such words.
     """
 
     # absl raises its own default to INFO, at which TensorFlow's SavedModel writer is chatty.
@@ -79,7 +83,7 @@ def run(main):
     def guarded(argv):
         if not asked:
             logging.set_verbosity(logging.WARNING)
-        if argv[1:]:
+        if argv[1:] and not takes_places:
             print(f"error: These are not flags: {' '.join(argv[1:])}.", file=sys.stderr)
             return 2
         try:

@@ -68,13 +68,16 @@ class _OneProcess:
     strategy: tf.distribute.Strategy
 
 
-def open_run(experiment, run_dir, *, averaged=True, input_px=None, cluster=None) -> OpenedModel:
-    """The network of a run, with the weights of its newest good checkpoint.
+def open_run(
+    experiment, run_dir, *, averaged=True, step=None, input_px=None, cluster=None
+) -> OpenedModel:
+    """The network of a run, with the weights of its newest good checkpoint, or that of a step.
 
     Args:
       experiment: an Experiment, as the run's saved configuration says it.
       run_dir: of the run.
       averaged: take the average of each weight that has one.
+      step: of the checkpoint; None takes the newest good one.
       input_px: side of the images that the network is to take; None takes the run's.
       cluster: on whose devices the variables go; None takes TensorFlow's default device.
 
@@ -86,7 +89,7 @@ def open_run(experiment, run_dir, *, averaged=True, input_px=None, cluster=None)
     if input_px is not None:
         spec = dataclasses.replace(spec, input_height_px=input_px, input_width_px=input_px)
     experiment = dataclasses.replace(experiment, model=spec)
-    trained = products.read_run(experiment, RunDirectory(run_dir), cluster)
+    trained = products.read_run(experiment, RunDirectory(run_dir), cluster, step=step)
     has_averages = any(name.startswith("average/") for name in trained.variables)
     trainable, non_trainable = trained.values(averaged=averaged)
     for variable, value in (
@@ -184,7 +187,15 @@ def _crop_of(identity, source):
 
 
 def open_model(
-    source, *, resolve_run, weights=None, network=None, variant=None, input_px=None, cluster=None
+    source,
+    *,
+    resolve_run,
+    weights=None,
+    step=None,
+    network=None,
+    variant=None,
+    input_px=None,
+    cluster=None,
 ) -> OpenedModel:
     """The network of a run directory, or of a file of weights or published ones.
 
@@ -192,6 +203,7 @@ def open_model(
       source: a path, or a name of published weights (models/weights/).
       resolve_run: from a run directory to its Experiment; asked of run directories alone.
       weights: 'averaged' or 'raw', of a run; None takes averaged ones.
+      step: of a run's checkpoint; None takes the newest good one.
       network, variant: of weights whose file does not say it.
       input_px: see `open_run` and `open_weights`.
       cluster: see `open_run`.
@@ -200,10 +212,10 @@ def open_model(
       UserError: the source cannot be used, or has no such choice.
     """
     if not RunDirectory(source).holds_run():
-        if weights is not None:
+        if weights is not None or step is not None:
             raise ConfigError(
-                "Averaged or raw weights can be chosen of a run directory.",
-                received=f"{weights!r} for {source}",
+                "Averaged or raw weights and a step can be chosen of a run directory.",
+                received=f"{weights or ''} {step or ''}".strip() + f" for {source}",
             )
         return open_weights(
             source, network=network, variant=variant, input_px=input_px, cluster=cluster
@@ -216,5 +228,10 @@ def open_model(
         )
     averaged = weights in (None, "averaged")
     return open_run(
-        resolve_run(source), source, averaged=averaged, input_px=input_px, cluster=cluster
+        resolve_run(source),
+        source,
+        averaged=averaged,
+        step=step,
+        input_px=input_px,
+        cluster=cluster,
     )

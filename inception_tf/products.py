@@ -58,11 +58,13 @@ class TrainedRun:
         )
 
 
-def read_run(experiment, directory, cluster, *, num_classes=None):
-    """The newest good checkpoint of a run directory.
+def read_run(experiment, directory, cluster, *, num_classes=None, step=None, model=None):
+    """The newest good checkpoint of a run directory, or the one of a step.
 
     Args:
       num_classes: of the records that it is to be used on; None does not ask.
+      step: of the checkpoint; None takes the newest good one.
+      model: the network, where it was built before.
 
     Raises:
       CheckpointError: no run, or no checkpoint that verifies and fits the configuration.
@@ -70,7 +72,7 @@ def read_run(experiment, directory, cluster, *, num_classes=None):
     """
     facts = directory.read_facts()
     store = CheckpointStore.of_run(directory.path)
-    info, skipped = store.newest_verified()
+    info, skipped = store.newest_verified() if step is None else (_of_step(store, step), [])
     if facts is None or info is None:
         raise CheckpointError(
             "A run directory must hold a run with a checkpoint that verifies.",
@@ -82,10 +84,11 @@ def read_run(experiment, directory, cluster, *, num_classes=None):
             "The records must have the classes that the run was trained on.",
             received=f"{num_classes} classes instead of {facts.num_classes}",
         )
-    with cluster.strategy.scope():
-        model = preparation.build_model(
-            experiment.model, experiment.training, num_classes=facts.num_classes
-        )
+    if model is None:
+        with cluster.strategy.scope():
+            model = preparation.build_model(
+                experiment.model, experiment.training, num_classes=facts.num_classes
+            )
     wanted = {f"model/{v.path}": (tuple(v.shape), v.dtype) for v in model.weights}
     found = {name: info.variables.get(name) for name in wanted}
     wrong = [
@@ -106,6 +109,19 @@ def read_run(experiment, directory, cluster, *, num_classes=None):
         variables=store.read(info),
         skipped=[f"skipped {path}: {reason}" for path, reason in skipped],
     )
+
+
+def _of_step(store, step):
+    """The checkpoint of a step, every byte of it tested; CheckpointError where there is none."""
+    infos = {info.step: info for info in store.checkpoints()}
+    if step not in infos:
+        raise CheckpointError(
+            "A checkpoint must be there to be used.",
+            received=f"step {step:,}, where {store.directory} has "
+            + (", ".join(f"{one:,}" for one in infos) or "none"),
+        )
+    store.verify(infos[step])
+    return infos[step]
 
 
 def build_evaluator(experiment, model, cluster, inputs):

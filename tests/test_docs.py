@@ -195,7 +195,10 @@ def absl_flags(path):
 
 def check_absl_door(door, arguments):
     known = absl_flags(door) | absl_flags(CHECKOUT / "inception_tf" / "flags.py") | {"help": "bool"}
+    takes_places = "takes_places=True" in door.read_text(encoding="utf-8")
     for argument in arguments:
+        if takes_places and not argument.startswith("-"):
+            continue
         name, equals, _ = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or name not in known:
             raise WrongCommandError(f"{door.stem} has no flag {argument}")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from inception_tf import config, experiment, initial_weights, preparation, run_config
+from inception_tf import config, evaluations, experiment, initial_weights, preparation, run_config
 from inception_tf.cluster import Cluster
 from inception_tf.data.build import build_records
 from inception_tf.data.sources import FolderSource
@@ -336,7 +336,9 @@ def test_a_fine_tuned_run_resumes_evaluates_and_exports_without_its_source(
     saved = run_config.resolve_saved(run_dir)
     declared = experiment.Experiment(**saved.sections)
     assert declared.training.init_from == str(taken)
-    assert "averaged" in experiment.evaluate(declared, run_dir=run_dir)
+    request = evaluations.Request(sources=(str(run_dir),))
+    told = evaluations.evaluate(declared, request, resolve_run=lambda _: declared)
+    assert f"averaged weights of {run_dir} at step 4" in told
     done = experiment.export(declared, run_dir=run_dir, out_dir=tmp_path / "export")
     assert "exported averaged weights of step 4" in done
 

@@ -20,6 +20,13 @@ def versions(out_dir) -> list[int]:
     return sorted(int(p.name) for p in out_dir.iterdir() if p.name.isdecimal() and p.is_dir())
 
 
+def is_export(path) -> bool:
+    """Whether a SavedModel, or a directory of versions of one, lies there."""
+    path = pathlib.Path(path)
+    places = [path, *(path / str(version) for version in versions(path))]
+    return any((place / "saved_model.pb").is_file() for place in places)
+
+
 def newest_version(path) -> pathlib.Path:
     """The SavedModel at `path`: itself, or its newest version.
 

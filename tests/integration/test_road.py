@@ -287,11 +287,17 @@ def test_evaluate_gives_the_rows_of_the_training(straight, data_dir):
     done = run(command("evaluate", f"--run_dir={straight[0]}", f"--data_dir={data_dir}"))
     assert done.returncode == 0, done.stderr
     row = rows_of(straight[0])[-1]
-    table = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line}
-    for weights, prefix in (("averaged", "eval_averaged"), ("raw", "eval")):
-        assert table[weights][1] == "360"
-        assert table[weights][2] == f"{100 * row[f'{prefix}/top1']:.2f}%"
-        assert table[weights][4] == f"{row[f'{prefix}/loss_nats']:.4f}"
+    (path,) = (straight[0] / "evaluations").glob("*.json")
+    assert str(path) in done.stdout
+    models = json.loads(path.read_text())["models"]
+    assert [model["networks"][0]["weights"] for model in models] == ["averaged", "raw"]
+    for model, prefix in zip(models, ("eval_averaged", "eval")):
+        (found,) = model["subsets"]
+        assert found["num_examples"] == 360
+        assert found["top1"]["count"] == round(360 * row[f"{prefix}/top1"])
+        assert found["top5"]["count"] == round(360 * row[f"{prefix}/top5"])
+        # Of probabilities in float32, not of logits.
+        assert found["loss_nats"] == pytest.approx(row[f"{prefix}/loss_nats"], rel=1e-5)
 
 
 _FOREIGN = """

@@ -1,0 +1,235 @@
+"""Predictions of runs, exports and weights: the same numbers from every source, computed once."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from inception_tf import (
+    config, experiment, inputs as run_inputs, predictions, preparation, products, run_config,
+)  # fmt: skip
+from inception_tf.cluster import Cluster
+from inception_tf.data.build import build_records
+from inception_tf.data.image import decode_whole
+from inception_tf.data.sources import FolderSource
+from inception_tf.errors import CheckpointError, ConfigError
+from inception_tf.evaluation import crop_images, crops
+from inception_tf.evaluation.predictor import Predictor
+from inception_tf.parameters import SECTIONS
+from inception_tf.run_directory import RunDirectory
+from inception_tf.training.checkpoint import CheckpointStore
+
+CLASSES = ("ash", "birch", "cedar")
+NUM_IMAGES = 3 * 4
+SMALL = (
+    "model.width_multiplier = 0.05",
+    "model.block_counts = (1, 1, 1)",
+    "training.num_replicas = 1",
+    "training.replica_batch = 4",
+    "evaluation.replica_batch = 8",
+)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    return Cluster(
+        strategy=tf.distribute.MirroredStrategy(["CPU:0"]), device_kind="CPU",
+        device_names=("CPU",), num_workers=1, worker_index=0, num_local=1, intra_op_threads=1,
+        deterministic=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Records of random images, some landscape and some portrait."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(1)
+    for split, count in (("train", 4), ("val", 4)):
+        for name in CLASSES:
+            (folder / "images" / split / name).mkdir(parents=True)
+            for number in range(count):
+                size = rng.integers(60, 120, size=2)
+                pixels = tf.constant(rng.integers(0, 256, size=(*size, 3)), tf.uint8)
+                path = folder / "images" / split / name / f"{name}{number}.jpg"
+                path.write_bytes(tf.io.encode_jpeg(pixels).numpy())
+    build_records(FolderSource(folder / "images"), folder / "records", processes=1)
+    return folder / "records"
+
+
+def resolve_run(run_dir):
+    return experiment.Experiment(**run_config.resolve_saved(run_dir).sections)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory, data_dir, cluster):
+    """A run with random variables at steps 3 and 7; averages unlike the weights."""
+    run_dir = tmp_path_factory.mktemp("run") / "run"
+    resolved = config.resolve(
+        gin_files=["digits"], gin_params=SMALL, overrides={"data.data_dir": str(data_dir)},
+        reads=SECTIONS,
+    )  # fmt: skip
+    directory = RunDirectory(run_dir)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation, "join_cluster", lambda *_: cluster)
+        prepared = preparation.prepare(
+            experiment.Experiment(**resolved.sections), directory, cluster, is_synthetic=False
+        )
+    directory.save_config(resolved.text())
+    directory.save_facts(preparation.facts_of(prepared.experiment, prepared.inputs, cluster))
+    for step in (3, 7):
+        rng = np.random.default_rng(step)
+        values = {
+            name: (
+                rng.uniform(-0.3, 0.3, size=value.shape) + name.endswith("moving_variance")
+            ).astype(value.dtype)
+            for name, value in prepared.state.values().items()
+        }
+        CheckpointStore.of_run(run_dir).save(step=step, values=values, facts={})
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def inputs(run_dir):
+    declared = resolve_run(run_dir)
+    return run_inputs.open_inputs(
+        declared.data, declared.model, run_dir=run_dir, splits=[declared.data.eval_split]
+    )
+
+
+@pytest.fixture
+def predict(run_dir, inputs, cluster, tmp_path):
+    def predict(member, crop_name="1", *, directory=tmp_path, **options):
+        options = {"average": "probabilities", **options}
+        return predictions.predict(
+            member, crop_name=crop_name, inputs=inputs, experiment=resolve_run(run_dir),
+            cluster=cluster, directory=directory, **options,
+        )  # fmt: skip
+
+    return predict
+
+
+def open_member(source, cluster, **options):
+    return predictions.open_member(source, cluster=cluster, resolve_run=resolve_run, **options)
+
+
+def softmax(logits):
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("crop_name", ["10", pytest.param("144", marks=pytest.mark.slow)])
+def test_crops_of_an_image_are_averaged_as_one_by_one(run_dir, inputs, cluster, predict, crop_name):
+    member = open_member(run_dir, cluster)
+    found = predict(member, crop_name).read()
+    protocol = crops.protocol(crop_name, **member.size)
+    reader = inputs.readers["validation"]
+    jpegs, labels, names = reader.read_with_names(np.arange(NUM_IMAGES))
+    np.testing.assert_array_equal(found.labels, labels)
+    assert found.file_names.tolist() == names.tolist()
+    assert len(set(names)) == NUM_IMAGES
+    for row in (0, 5, 11):
+        images = crop_images.make_crops(
+            decode_whole(jpegs[row]), protocol=protocol, recipe=member.crop
+        )
+        logits = member.inference.logits_of_first(images, member.values).numpy()
+        expected = softmax(logits.astype(np.float64)).mean(0)
+        np.testing.assert_allclose(found.probabilities[row], expected, atol=2e-6)
+
+
+@pytest.mark.slow
+def test_the_single_crop_is_the_evaluators(run_dir, inputs, cluster, predict):
+    declared = resolve_run(run_dir)
+    for weights in ("averaged", "raw"):
+        found = predict(open_member(run_dir, cluster, weights=weights)).read()
+        trained = products.read_run(declared, RunDirectory(run_dir), cluster)
+        evaluator = products.build_evaluator(declared, trained.model, cluster, inputs)
+        result = products.evaluate_split(
+            declared, evaluator, trained.values(averaged=weights == "averaged"), cluster, inputs
+        )
+        own = found.probabilities[np.arange(NUM_IMAGES), found.labels].astype(np.float64)
+        assert -np.log(own).mean() == pytest.approx(result.loss_nats, rel=1e-5)
+        assert (found.probabilities.argmax(1) == found.labels).sum() == result.top1_count
+
+
+@pytest.mark.slow
+def test_an_export_and_kept_weights_predict_what_the_run_does(
+    run_dir, inputs, cluster, predict, tmp_path
+):
+    declared = resolve_run(run_dir)
+    trained = products.read_run(declared, RunDirectory(run_dir), cluster)
+    products.write_export(
+        declared, trained.model, trained.values(averaged=True), cluster=cluster, inputs=inputs,
+        class_names=trained.facts.class_names, photo_edits=trained.facts.photo_edits,
+        step=trained.step, out_dir=tmp_path / "export",
+    )  # fmt: skip
+    of_run = predict(open_member(run_dir, cluster), "12").read()
+    member = open_member(tmp_path / "export", cluster)
+    assert (member.step, member.class_names) == (7, CLASSES)
+    of_export = predict(member, "12").read()
+    np.testing.assert_allclose(of_export.probabilities, of_run.probabilities, atol=2e-6)
+
+
+def test_what_was_interrupted_goes_on_and_what_is_there_is_left(
+    run_dir, cluster, predict, monkeypatch
+):
+    monkeypatch.setattr(predictions, "_MOST_IMAGES_PER_BLOCK", 5)  # blocks of 5, 5 and 2
+    member = open_member(run_dir, cluster)
+    straight = predict(member).read()
+    asked = iter([False, False, True])
+    other = member  # of another directory
+    directory = RunDirectory(run_dir).path / "elsewhere"
+    assert predict(other, directory=directory, is_stop_asked=lambda: next(asked)) is None
+    (place,) = directory.iterdir()
+    first = {path.name: path.stat().st_mtime_ns for path in place.glob("*.npz")}
+    assert 0 < len(first) < 3
+    resumed = predict(other, directory=directory)
+    for name, stamp in first.items():
+        assert (place / name).stat().st_mtime_ns == stamp
+    np.testing.assert_array_equal(resumed.read().probabilities, straight.probabilities)
+
+    def fail(*_, **__):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(Predictor, "predict", fail)
+    again = predict(other, directory=directory)
+    np.testing.assert_array_equal(again.read().probabilities, straight.probabilities)
+
+
+@pytest.mark.slow
+def test_other_weights_crops_and_averages_are_kept_apart(run_dir, cluster, predict, tmp_path):
+    stores = [
+        predict(open_member(run_dir, cluster, **options), crop_name, average=average).directory
+        for options, crop_name, average in (
+            ({}, "1", "probabilities"),
+            ({"weights": "raw"}, "1", "probabilities"),
+            ({"step": 3}, "1", "probabilities"),
+            ({}, "10", "probabilities"),
+            ({}, "10", "logits"),
+        )
+    ]
+    assert len(set(stores)) == 5
+    assert predict(open_member(run_dir, cluster), average="logits").directory == stores[0]
+
+
+def test_a_step_that_is_not_there_is_named_with_those_that_are(run_dir, cluster):
+    with pytest.raises(CheckpointError, match=r"step 5, where .* has 3, 7"):
+        open_member(run_dir, cluster, step=5)
+
+
+def test_records_of_other_classes_are_refused(run_dir, inputs, cluster):
+    member = open_member(run_dir, cluster)
+    predictions.check_classes(member, inputs)
+    with pytest.raises(ConfigError, match="4 in .*, 3 of averaged weights"):
+        predictions.check_classes(member, dataclasses.replace(inputs, num_classes=4))
+    with pytest.raises(ConfigError, match="class 1 is 'elm' in .*, 'birch' of averaged weights"):
+        predictions.check_classes(
+            member, dataclasses.replace(inputs, class_names=("ash", "elm", "cedar"))
+        )
+
+
+def test_an_export_is_taken_as_it_is(run_dir, cluster, tmp_path):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(ConfigError, match="--weights=raw"):
+        open_member(tmp_path, cluster, weights="raw")

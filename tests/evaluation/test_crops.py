@@ -357,6 +357,11 @@ def test_batches_of_squares_are_cut_in_the_compiled_step(name):
         np.testing.assert_allclose(crops_of_one, expected, atol=1e-6)
 
 
+def test_squares_that_are_crops_travel_once():
+    shapes = crop_images.square_shapes(crops.protocol("10", height_px=CROP, width_px=CROP))
+    assert shapes == ((5, CROP, CROP, 3),)
+
+
 # ------------------------------------------------------------------ what is refused
 
 

@@ -1,6 +1,6 @@
 """The figures of an evaluation as files: JSON with all of them, CSV for spreadsheets.
 
-The JSON file holds one object (docs/evaluation.md lists its fields). Shares and errors are ratios
+The JSON file holds one object, made by `evaluation_json`. Shares and errors are ratios
 in [0, 1] with all their digits, an interval is [low, high], and what is not finite is "NaN",
 "Infinity" or "-Infinity", as in metrics.jsonl. `version` grows when a field changes its meaning
 or goes; new ones may come without.

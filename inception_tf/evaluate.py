@@ -50,6 +50,10 @@ flags.DEFINE_string("variant", None, "Of that network.")
 flags.DEFINE_integer("input_px", None, "Side of the input of networks from files of weights.")
 flags.DEFINE_bool("watch", False, "Evaluate every checkpoint of one run while it trains.")
 
+_NOT_WATCHED = (
+    "crops", "average", "ensemble", "weights", "step", "subsets", "imagenet_meta_dir", "blacklist",
+    "real_labels", "out", "predictions_dir", "network", "variant", "input_px",
+)  # fmt: skip
 _READS = ("model", "data", "evaluation_crop", "evaluation", "cluster", "watchdog")
 
 
@@ -73,7 +77,7 @@ def main(argv):
     runs = [source for source in sources if RunDirectory(source).holds_run()]
     request = evaluations.Request(
         sources=tuple(sources),
-        weights=_weights(sources),
+        weights=None if FLAGS.weights is None else tuple(FLAGS.weights),
         step=FLAGS.step,
         crops=tuple(FLAGS.crops),
         average=FLAGS.average,
@@ -100,18 +104,6 @@ def main(argv):
     return 0
 
 
-def _weights(sources):
-    """The kinds of weights that are asked of run directories."""
-    if FLAGS.weights is None:
-        return ("averaged",) if len(sources) > 1 else ("averaged", "raw")
-    wrong = [one for one in FLAGS.weights if one not in ("averaged", "raw")]
-    if wrong or len(set(FLAGS.weights)) != len(FLAGS.weights) or not FLAGS.weights:
-        raise ConfigError(
-            "--weights is averaged, raw, or averaged,raw.", received=",".join(FLAGS.weights)
-        )
-    return tuple(FLAGS.weights)
-
-
 def _experiment_of(run_dir, *, reads=_READS):
     """The Experiment of a run under this command's own bindings; without a run the defaults."""
     given = {"gin_params": FLAGS.gin_param, "overrides": shared_flags.overrides(), "reads": reads}
@@ -122,11 +114,11 @@ def _experiment_of(run_dir, *, reads=_READS):
 
 def _watch(sources):
     """Evaluates a run's checkpoints as they come; the exit status."""
-    if len(sources) != 1 or FLAGS.ensemble or FLAGS.step is not None or FLAGS.crops != ["1"]:
+    beside = [f"--{name}" for name in _NOT_WATCHED if FLAGS[name].present]
+    if len(sources) != 1 or beside:
         raise ConfigError(
-            "--watch follows one run with its single crop.",
-            received=f"{len(sources)} sources" if len(sources) != 1 else "other flags beside it",
-            remedy="Give one run directory, and neither --ensemble, --step nor --crops.",
+            "--watch follows one run directory with its single crop, all images and both weights.",
+            received=", ".join(beside) or f"{len(sources)} sources",
         )
     is_complete = watching.watch_run(
         _experiment_of(sources[0], reads=(*_READS, "training")),

@@ -9,10 +9,11 @@ import pathlib
 from inception_tf import inputs as run_inputs
 from inception_tf import initial_weights, lost_workers, predictions
 from inception_tf.errors import ConfigError
-from inception_tf.evaluation import outcomes, subset_scores, subsets
+from inception_tf.evaluation import crops, outcomes, subset_scores, subsets
 from inception_tf.evaluation.predictions import PredictionStore
 from inception_tf.reporting import evaluation_files, evaluation_tables
 from inception_tf.run_directory import RunDirectory
+from inception_tf.serving.formats import is_export
 from inception_tf.training import watchdog
 
 
@@ -22,7 +23,8 @@ class Request:
 
     Attributes:
       sources: run directories, exports, files of weights, or published ones.
-      weights: 'averaged', 'raw' or both, of each run directory.
+      weights: 'averaged', 'raw' or both, of each run directory; None takes both of a single
+        source, else the averaged ones.
       step: of the checkpoint of each run directory; None takes the newest good one.
       crops: protocols, as of `evaluation.crops.protocol`.
       average: over crops and members: 'probabilities' or 'logits'.
@@ -35,7 +37,7 @@ class Request:
     """
 
     sources: tuple[str, ...]
-    weights: tuple[str, ...] = ("averaged",)
+    weights: tuple[str, ...] | None = None
     step: int | None = None
     crops: tuple[str, ...] = ("1",)
     average: str = "probabilities"
@@ -47,13 +49,50 @@ class Request:
     of_weights: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        if self.is_ensemble and len(self.sources) * len(self.weights) < 2:
+        object.__setattr__(self, "crops", tuple(map(crops.full_name, self.crops)))
+        self._check_choices()
+        if self.weights is None:
+            default = ("averaged",) if len(self.sources) > 1 else ("averaged", "raw")
+            object.__setattr__(self, "weights", default)
+        for name in ("sources", "weights", "crops"):
+            twice = [x for x, n in collections.Counter(getattr(self, name)).items() if n > 1]
+            if twice or not getattr(self, name):
+                raise ConfigError(
+                    f"{name} must be at least one, and different.",
+                    received=f"{twice[0]} twice" if twice else "none",
+                )
+        if wrong := set(self.weights) - {"averaged", "raw"}:
+            raise ConfigError("weights are averaged, raw or both.", received=", ".join(wrong))
+        num_networks = len(list(_networks_of(self)))
+        if self.is_ensemble and num_networks < 2:
             raise ConfigError("An ensemble needs at least two networks.",
                               received=", ".join(self.sources))  # fmt: skip
-        for name in ("sources", "crops"):
-            twice = [x for x, n in collections.Counter(getattr(self, name)).items() if n > 1]
-            if twice:
-                raise ConfigError(f"{name} must differ.", received=f"{twice[0]} twice")
+        if self.average != "probabilities" and not (self.is_ensemble or self.has_many_crops):
+            raise ConfigError(
+                "An average needs several crops or an ensemble.",
+                received=f"average {self.average} of a single crop",
+            )
+
+    @property
+    def has_many_crops(self) -> bool:
+        """Whether a protocol has more than one crop."""
+        return any(name != crops.DEFAULTS["1"] for name in self.crops)
+
+    def _check_choices(self):
+        """Raises ConfigError for a choice that no source has."""
+        is_run = [RunDirectory(source).holds_run() for source in self.sources]
+        are_weights = [
+            not run and not is_export(source) for run, source in zip(is_run, self.sources)
+        ]
+        for kind, there_is, choices in (
+            ("run directory", any(is_run), {"weights": self.weights, "step": self.step}),
+            ("file of weights", any(are_weights), self.of_weights),
+        ):
+            given = [name for name, value in choices.items() if value is not None]
+            if given and not there_is:
+                raise ConfigError(
+                    f"{given[0]} is a choice of a {kind}.", received=", ".join(self.sources)
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +101,6 @@ class _Answer:
 
     member: predictions.Member
     crops: str
-    split: str
     store: PredictionStore
 
     @property
@@ -78,7 +116,7 @@ class _Answer:
             what=self.member.what,
             weights=self.member.weights,
             step=self.member.step,
-            crops=facts["protocol"]["name"],
+            crops=self.crops,
             num_crops=facts["num_crops"],
             details=facts,
         )
@@ -110,21 +148,19 @@ def evaluate(experiment, request: Request, *, resolve_run) -> str:
             watch.enter(watchdog.PREPARING)
             member = _open(source, weights, request, cluster, resolve_run, inputs)
             moved = watch.enter_batches(watchdog.EVALUATING, step=member.step)
-            for crops in request.crops:
+            for crop_name in request.crops:
                 store = predictions.predict(
                     member,
-                    crop_name=crops,
+                    crop_name=crop_name,
                     average=request.average,
                     inputs=inputs,
                     experiment=experiment,
                     cluster=cluster,
                     directory=request.predictions_dir,
-                    is_stop_asked=moved,
+                    on_batch=moved,
                 )
                 kept = dataclasses.replace(member, inference=None, values=None)
-                answers.append(
-                    _Answer(member=kept, crops=crops, split=data.eval_split, store=store)
-                )
+                answers.append(_Answer(member=kept, crops=crop_name, store=store))
             del member  # its variables: the next network has its own
             gc.collect()
     return _told(request, answers, wanted, inputs) if cluster.is_chief else ""
@@ -164,23 +200,20 @@ def _told(request, answers, wanted, inputs):
     """Writes the results, and returns what the terminal shows."""
     evaluated, comparisons = [], []
     for name in request.crops:
-        members = [answer for answer in answers if answer.crops == name]
-        found = [_alone(answer, request, wanted, inputs) for answer in members]
-        if request.is_ensemble:
-            found.append(_together(members, request, wanted, inputs))
-        evaluated += [one for one, _ in found]
-        first, *others = [(f"{one.title}, {one.crops}", outcome) for one, outcome in found]
-        about = _images_of(members[0].store)
-        for other in others:
-            comparisons += subset_scores.compare_on_subsets(first, other, wanted, **about)
+        one_each, compared = _scored_in(
+            [answer for answer in answers if answer.crops == name], request, wanted, inputs
+        )
+        evaluated += one_each
+        comparisons += compared
     lines = [line for answer in answers for line in (answer.member.what, *answer.member.notes)]
     lines = [*dict.fromkeys(lines), ""]
     lines.append(evaluation_tables.evaluation_table(evaluated, comparisons))
     if request.out_dir is not None:
+        facts = answers[0].store.facts
         data = {
             "data_dir": inputs.data_dir,
-            "split": answers[0].split,
-            "num_examples": answers[0].store.num_examples,
+            "split": facts["split"],
+            "num_examples": facts["num_examples"],
             "num_classes": inputs.num_classes,
         }
         files = evaluation_files.save_evaluation(
@@ -190,48 +223,48 @@ def _told(request, answers, wanted, inputs):
     return "\n".join(lines)
 
 
-def _alone(answer, request, wanted, inputs):
-    """(Evaluated, Outcomes) of one member."""
-    kept = answer.store.read()
-    found = outcomes.outcomes_of(
-        kept.probabilities, kept.labels, background=answer.member.background_class
-    )
-    return _scored(answer.title, [answer], found, request, wanted, inputs)
-
-
-def _together(members, request, wanted, inputs):
-    """(Evaluated, Outcomes) of all members as one."""
-    kept = [answer.store.read() for answer in members]
-    backgrounds = [answer.member.background_class for answer in members]
-    joint = outcomes.ensemble(
-        [one.probabilities for one in kept], mean=request.average, backgrounds=backgrounds
-    )
-    has_background = any(backgrounds)
-    labels = kept[0].labels + int(has_background and not backgrounds[0])
-    found = outcomes.outcomes_of(joint, labels, background=has_background)
-    return _scored(f"ensemble of {len(members)}", members, found, request, wanted, inputs)
-
-
-def _scored(title, members, found, request, wanted, inputs):
-    figures, contrasts = subset_scores.score_subsets(
-        found, wanted, class_names=inputs.class_names, **_images_of(members[0].store)
-    )
-    evaluated = evaluation_tables.Evaluated(
-        title=title,
-        networks=tuple(answer.network for answer in members),
-        average=request.average,
-        subsets=figures,
-        contrasts=contrasts,
-    )
-    return evaluated, found
-
-
-def _images_of(store):
-    """File names and record ids of the images, for the subsets."""
-    return {
-        "file_names": store.read().file_names.tolist(),
-        "record_ids": list(range(store.num_examples)),
+def _scored_in(answers, request, wanted, inputs):
+    """([Evaluated], [Contrast]) of one protocol: every network, the ensemble, the first to each."""
+    kept = [answer.store.read() for answer in answers]
+    backgrounds = [answer.member.background_class for answer in answers]
+    found = [
+        (answer.title, [answer], outcomes.outcomes_of(
+            one.probabilities, one.labels, background=answer.member.background_class
+        ))
+        for answer, one in zip(answers, kept)
+    ]  # fmt: skip
+    if request.is_ensemble:
+        joint = outcomes.ensemble(
+            [one.probabilities for one in kept], mean=request.average, backgrounds=backgrounds
+        )
+        labels = kept[0].labels + int(any(backgrounds) and not backgrounds[0])
+        together = outcomes.outcomes_of(joint, labels, background=any(backgrounds))
+        found.append((f"ensemble of {len(answers)}", answers, together))
+    images = {
+        "file_names": kept[0].file_names.tolist(),
+        "record_ids": list(range(len(kept[0].labels))),
     }
+    evaluated = []
+    for title, members, outcome in found:
+        figures, contrasts = subset_scores.score_subsets(
+            outcome, wanted, class_names=inputs.class_names, **images
+        )
+        evaluated.append(
+            evaluation_tables.Evaluated(
+                title=title,
+                networks=tuple(answer.network for answer in members),
+                average=request.average,
+                subsets=figures,
+                contrasts=contrasts,
+            )
+        )
+    first, *others = [(f"{title}, {answers[0].crops}", outcome) for title, _, outcome in found]
+    comparisons = [
+        contrast
+        for other in others
+        for contrast in subset_scores.compare_on_subsets(first, other, wanted, **images)
+    ]
+    return evaluated, comparisons
 
 
 def _stem(request, answers):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from inception_tf import inputs as run_inputs
 from inception_tf import initial_weights, model_source
 from inception_tf.data.block_pipeline import block_dataset
-from inception_tf.data.image import EvaluationCrop, decode_evaluation, decode_whole
+from inception_tf.data.image import EvaluationCrop, decode_whole
 from inception_tf.errors import ConfigError
 from inception_tf.evaluation import crop_images, crops
 from inception_tf.evaluation.inference import Inference
@@ -37,7 +37,7 @@ class Member:
       step: of a run's checkpoint or of an export, else None.
       inference: its logits.
       values: (trainable, non-trainable) for it; None for an export, which has its own.
-      digest: of all its weights.
+      digest: of all its weights and of what it computes with them.
       num_classes: K without background.
       class_names: K names, or None where nobody said them.
       background_class: whether output 0 is the background.
@@ -95,7 +95,7 @@ def open_member(source, *, cluster, resolve_run, weights=None, step=None, **opti
         step=opened.step,
         inference=Inference(model, cluster.strategy),
         values=(model.trainable_variables, model.non_trainable_variables),
-        digest=_digest_of_weights(model),
+        digest=_digest_of_model(model),
         num_classes=opened.num_classes,
         class_names=opened.class_names,
         background_class=opened.background_class,
@@ -119,7 +119,7 @@ def _open_export(source, cluster, **options):
         what=f"export {export.path} of step {about['step']:,}, {about['weights']} weights",
         weights="",
         step=about["step"],
-        inference=ExportInference(export, cluster.strategy),
+        inference=ExportInference(export, cluster.strategy, num_local=cluster.num_local),
         values=None,
         digest=_digest_of_files(export.path),
         num_classes=len(about["class_names"]),
@@ -149,8 +149,9 @@ def check_classes(member, inputs):
 
 
 def predict(
-    member, *, crop_name, average, inputs, experiment, cluster, directory=None, is_stop_asked=bool
-) -> PredictionStore | None:
+    member, *, crop_name, average, inputs, experiment, cluster, directory=None,
+    on_batch=lambda: None,
+) -> PredictionStore:  # fmt: skip
     """The member's predictions of every image of the evaluation split, in one protocol.
 
     All workers call it; each computes its share of the blocks that lack. Then the chief can read
@@ -163,14 +164,19 @@ def predict(
       inputs: the records.
       experiment: an Experiment; its data and evaluation sections count.
       directory: where predictions are kept; None: with the run, or in the user's cache.
-      is_stop_asked: asked before every batch; where it says True the call returns None.
+      on_batch: called before every batch.
 
     Raises:
       DataError: a record that cannot be read or decoded.
     """
     reader = inputs.readers[experiment.data.eval_split]
-    decode, crops_of, protocol = _protocol_of(member, crop_name)
+    protocol = crops.protocol(crop_name, **member.size)
     num_crops = protocol.num_crops
+
+    def decode(jpeg):
+        return crop_images.make_squares(decode_whole(jpeg), protocol=protocol, recipe=member.crop)
+
+    crops_of = functools.partial(crop_images.cut_crops, protocol=protocol)
     store = PredictionStore(
         directory or _directory_of(member.source),
         facts=_facts_of(member, protocol, average, inputs, reader, experiment),
@@ -180,7 +186,6 @@ def predict(
     missing = _agreed_missing(store, cluster)
     batches = crop_batches(num_crops, replica_batch=experiment.evaluation.replica_batch)
     own = missing[cluster.worker_index :: cluster.num_workers]
-    is_complete = True
     if own:
         predictor = Predictor(
             member.inference, member.values, batches=batches, crops_of=crops_of, average=average
@@ -196,38 +201,21 @@ def predict(
                 label_offset=int(member.background_class),
             )
         )
-        is_complete = _fill(store, own, predictor, elements, reader, is_stop_asked)
-    # Nobody reads before everybody has written.
-    return store if all(cluster.gather(int(is_complete))) else None
+        _fill(store, own, predictor, elements, reader, on_batch)
+    cluster.gather(0)  # nobody reads before everybody has written
+    return store
 
 
-def _fill(store, blocks, predictor, elements, reader, is_stop_asked):
-    """Computes and keeps the blocks; whether it came to their end."""
+def _fill(store, blocks, predictor, elements, reader, on_batch):
+    """Computes and keeps the blocks."""
     ids = np.concatenate([store.record_ids(block) for block in blocks])
     try:
         for block in blocks:
-            found = predictor.predict(
-                elements, num_images=len(store.record_ids(block)), is_stop_asked=is_stop_asked
-            )
-            if found is None:
-                return False
+            num_images = len(store.record_ids(block))
+            found = predictor.predict(elements, num_images=num_images, on_batch=on_batch)
             store.save(block, found)
     except tf.errors.OpError as error:
         run_inputs.raise_data_error(error, reader, record_ids=ids)
-    return True
-
-
-def _protocol_of(member, crop_name):
-    """(decode, crops_of, Protocol) for a member: the host's part, the device's, and the rule."""
-    protocol = crops.protocol(crop_name, **member.size)
-    if protocol.num_crops == 1:  # as in training's evaluations, which are the same to the bit
-        decode = functools.partial(decode_evaluation, crop=member.crop, **member.size)
-        return decode, lambda images: images[:, tf.newaxis], protocol
-
-    def decode(jpeg):
-        return crop_images.make_squares(decode_whole(jpeg), protocol=protocol, recipe=member.crop)
-
-    return decode, functools.partial(crop_images.cut_crops, protocol=protocol), protocol
 
 
 def _directory_of(source):
@@ -249,6 +237,7 @@ def _facts_of(member, protocol, average, inputs, reader, experiment):
         "recipe": dataclasses.asdict(member.crop),
         "average": average if protocol.num_crops > 1 else None,
         "background_class": member.background_class,
+        "tf32": experiment.cluster.tf32,
         "data": content.hexdigest(),
         "split": experiment.data.eval_split,
         "label_base": inputs.manifest.label_base,
@@ -267,8 +256,9 @@ def _agreed_missing(store, cluster):
     return [row[0] for row in cluster.gather(column)][:count]
 
 
-def _digest_of_weights(model):
-    digest = hashlib.sha256()
+def _digest_of_model(model):
+    # The same weights give something else with another epsilon, residual scale or precision.
+    digest = hashlib.sha256(model.to_json().encode())
     for variable in model.weights:
         if not is_seed_state(variable.path):
             digest.update(variable.path.encode())

@@ -171,19 +171,19 @@ def test_an_export_and_kept_weights_predict_what_the_run_does(
 
 
 def test_what_was_interrupted_goes_on_and_what_is_there_is_left(
-    run_dir, cluster, predict, monkeypatch
+    run_dir, cluster, predict, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(predictions, "_MOST_IMAGES_PER_BLOCK", 5)  # blocks of 5, 5 and 2
     member = open_member(run_dir, cluster)
     straight = predict(member).read()
-    asked = iter([False, False, True])
-    other = member  # of another directory
-    directory = RunDirectory(run_dir).path / "elsewhere"
-    assert predict(other, directory=directory, is_stop_asked=lambda: next(asked)) is None
+    directory = tmp_path / "elsewhere"
+    batches = iter([None, None])  # the third one is never computed
+    with pytest.raises(StopIteration):
+        predict(member, directory=directory, on_batch=lambda: next(batches))
     (place,) = directory.iterdir()
     first = {path.name: path.stat().st_mtime_ns for path in place.glob("*.npz")}
     assert 0 < len(first) < 3
-    resumed = predict(other, directory=directory)
+    resumed = predict(member, directory=directory)
     for name, stamp in first.items():
         assert (place / name).stat().st_mtime_ns == stamp
     np.testing.assert_array_equal(resumed.read().probabilities, straight.probabilities)
@@ -192,7 +192,7 @@ def test_what_was_interrupted_goes_on_and_what_is_there_is_left(
         raise AssertionError("computed again")
 
     monkeypatch.setattr(Predictor, "predict", fail)
-    again = predict(other, directory=directory)
+    again = predict(member, directory=directory)
     np.testing.assert_array_equal(again.read().probabilities, straight.probabilities)
 
 
@@ -210,6 +210,19 @@ def test_other_weights_crops_and_averages_are_kept_apart(run_dir, cluster, predi
     ]
     assert len(set(stores)) == 5
     assert predict(open_member(run_dir, cluster), average="logits").directory == stores[0]
+
+
+def test_the_same_weights_in_another_function_are_kept_apart(run_dir, cluster, predict):
+    def resolve_other(run_dir):
+        declared = resolve_run(run_dir)
+        other = dataclasses.replace(declared.model, batch_norm_epsilon=0.1)
+        return dataclasses.replace(declared, model=other)
+
+    own = open_member(run_dir, cluster)
+    assert open_member(run_dir, cluster).digest == own.digest
+    assert open_member(run_dir, cluster, step=3).digest != own.digest
+    other = predictions.open_member(run_dir, cluster=cluster, resolve_run=resolve_other)
+    assert other.digest != own.digest
 
 
 def test_a_step_that_is_not_there_is_named_with_those_that_are(run_dir, cluster):

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-_READS_AHEAD = 4  # elements whose bytes are read while earlier ones are decoded
+from inception_tf.data import pipeline
 
 
 def block_dataset(reader, blocks, *, images: int, num_local: int, decode, spec, label_offset=0):
@@ -44,13 +44,10 @@ def block_dataset(reader, blocks, *, images: int, num_local: int, decode, spec, 
     ids = np.concatenate(filled).reshape([-1, images])
     num_calls = tf.data.AUTOTUNE if spec.num_parallel_calls is None else spec.num_parallel_calls
     dataset = tf.data.Dataset.from_tensor_slices(ids)
-    dataset = dataset.map(read_records, num_parallel_calls=_READS_AHEAD, deterministic=True)
+    dataset = dataset.map(read_records, num_parallel_calls=pipeline.READS_AHEAD, deterministic=True)
     dataset = dataset.unbatch().map(example, num_parallel_calls=num_calls, deterministic=True)
     dataset = dataset.batch(images, drop_remainder=True)
-    options = tf.data.Options()
-    options.deterministic = True
-    options.threading.max_intra_op_parallelism = 1
-    return dataset.prefetch(spec.prefetch_steps * num_local).with_options(options)
+    return pipeline.finish(dataset, num_local=num_local, spec=spec)
 
 
 def _filled(ids, multiple):

@@ -14,7 +14,7 @@ from inception_tf.data import boxes, image, order
 from inception_tf.errors import ConfigError
 
 _PADDING = -1  # the position of an image that fills up a batch and is never read
-_READS_AHEAD = 4  # micro-batches whose bytes are read while earlier ones are decoded
+READS_AHEAD = 4  # micro-batches whose bytes are read while earlier ones are decoded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ def train_dataset(
     dataset = dataset.batch(assignment.rounds * assignment.replica_batch, drop_remainder=True)
     dataset = dataset.map(element)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-    return _finish(dataset, num_local=assignment.num_local, spec=spec)
+    return finish(dataset, num_local=assignment.num_local, spec=spec)
 
 
 def eval_dataset(
@@ -195,7 +195,7 @@ def eval_dataset(
     dataset = _decoded(dataset, reader.read, decode, **size, spec=spec, label_offset=label_offset)
     dataset = dataset.batch(replica_batch, drop_remainder=True).map(element)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_elements))
-    return _finish(dataset, num_local=num_local, spec=spec)
+    return finish(dataset, num_local=num_local, spec=spec)
 
 
 def synthetic_dataset(
@@ -249,7 +249,7 @@ def synthetic_dataset(
 
     dataset = tf.data.Dataset.counter(start=start_step * assignment.num_local)
     dataset = dataset.map(element)
-    return _finish(dataset, num_local=assignment.num_local, spec=spec)
+    return finish(dataset, num_local=assignment.num_local, spec=spec)
 
 
 def _train_places(index, *, assignment, seed, num_examples):
@@ -287,7 +287,7 @@ def _decoded(places, read_records, decode, *, height_px, width_px, spec, label_o
         return pixels, label, position
 
     num_calls = tf.data.AUTOTUNE if spec.num_parallel_calls is None else spec.num_parallel_calls
-    dataset = places.map(read, num_parallel_calls=_READS_AHEAD, deterministic=True)
+    dataset = places.map(read, num_parallel_calls=READS_AHEAD, deterministic=True)
     return dataset.unbatch().map(example, num_parallel_calls=num_calls, deterministic=True)
 
 
@@ -337,7 +337,8 @@ def _noise(assignment, seed, *, height_px, width_px):
         return tf.reshape(stacked, [assignment.num_local, assignment.rounds, *shape])
 
 
-def _finish(dataset, *, num_local, spec):
+def finish(dataset, *, num_local, spec):
+    """The data set with the options of all of them, and its batches made ahead."""
     options = tf.data.Options()
     options.deterministic = True
     # One thread per image: images are many, and sums inside an image (the contrast's mean) must

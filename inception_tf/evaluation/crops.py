@@ -175,6 +175,23 @@ class ScaleBoxes:
     boxes: tuple[tuple[int, int, int, int, bool], ...]
 
 
+def full_name(name: str | int) -> str:
+    """The name of a protocol: of a number of crops that of `DEFAULTS`.
+
+    Raises:
+      ConfigError: there is no such protocol.
+    """
+    name = DEFAULTS.get(str(name), str(name))
+    if name not in PROTOCOLS:
+        known = ", ".join(PROTOCOLS)
+        raise ConfigError(
+            f"--crops is the number of crops, {', '.join(DEFAULTS)}, or the name of a protocol.",
+            received=repr(name),
+            remedy=f"{did_you_mean(name, PROTOCOLS)} There are {known}.".lstrip(),
+        )
+    return name
+
+
 def protocol(name: str | int, *, height_px: int, width_px: int) -> Protocol:
     """A protocol for a network's input.
 
@@ -186,14 +203,7 @@ def protocol(name: str | int, *, height_px: int, width_px: int) -> Protocol:
       ConfigError: no such protocol; several crops of an input that is not square; or a scale that
         is smaller than the input.
     """
-    name = DEFAULTS.get(str(name), str(name))
-    if name not in PROTOCOLS:
-        known = ", ".join(PROTOCOLS)
-        raise ConfigError(
-            f"--crops is the number of crops, {', '.join(DEFAULTS)}, or the name of a protocol.",
-            received=repr(name),
-            remedy=f"{did_you_mean(name, PROTOCOLS)} There are {known}.".lstrip(),
-        )
+    name = full_name(name)
     if name == DEFAULTS["1"]:
         short_sides = ()
     elif height_px != width_px:

@@ -63,20 +63,19 @@ class Predictor:
         self._crops_of = crops_of
         self._average = average
 
-    def predict(self, elements, *, num_images: int, is_stop_asked=bool) -> Predictions | None:
+    def predict(self, elements, *, num_images: int, on_batch=lambda: None) -> Predictions:
         """The predictions of a block's images.
 
         Args:
           elements: iterator of a `data.block_pipeline.block_dataset`: one element per local device in
             turn, the last ones of the block padded.
           num_images: of the block.
-          is_stop_asked: asked before every batch; where it says True, None is returned.
+          on_batch: called before every batch.
         """
         num_local, images = self._inference.num_local, self._batches.images
         found = {"probabilities": [], "labels": [], "file_names": []}
         for _ in range(-(-num_images // (num_local * images))):
-            if is_stop_asked():
-                return None
+            on_batch()
             locally = [next(elements) for _ in range(num_local)]
             results = self._run([element.pop("images") for element in locally])
             for element, probabilities in zip(locally, results):

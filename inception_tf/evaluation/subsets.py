@@ -114,9 +114,21 @@ def open_subsets(
       blacklist, real_labels: single files; each goes before `imagenet_meta_dir`.
 
     Raises:
-      ConfigError: no such subset or file, one given twice, or two of the same name.
+      ConfigError: no such subset or file, one given twice, two of the same name, or a list of
+        which no subset is wanted.
       DataError: a file that is not what it is taken for.
     """
+    for path, of in (
+        (blacklist, {WITHOUT_BLACKLIST}),
+        (real_labels, {REAL}),
+        (imagenet_meta_dir, {WITHOUT_BLACKLIST, REAL}),
+    ):
+        if path is not None and not of & set(wanted):
+            raise ConfigError(
+                "An official list must be of a subset that is wanted.",
+                received=f"{path} with the subsets {', '.join(wanted)}",
+                remedy=f"Add it: --subsets=all,{','.join(sorted(of))}.",
+            )
     subsets = []
     for one in wanted:
         if one == ALL:

@@ -51,15 +51,14 @@ class ExportInference:
 
     Args:
       export: a LoadedExport.
-      strategy: on whose local devices it is asked.
+      strategy, num_local: on whose local devices it is asked, and how many those are.
     """
 
-    def __init__(self, export: LoadedExport, strategy):
+    def __init__(self, export: LoadedExport, strategy, *, num_local: int):
         self.strategy = strategy
+        self.num_local = num_local
         self._export = export
         self._function = export.function
-        is_single = strategy.num_replicas_in_sync == 1
-        self.num_local = 1 if is_single else len(strategy.extended.worker_devices)
 
     @property
     def num_outputs(self) -> int:

@@ -152,7 +152,11 @@ def test_the_crops_of_an_image_are_averaged(average, replica_batch):
         }
         for ids in padded.reshape(-1, deal.images)
     )
-    found = predictor.predict(elements, num_images=num_images)
+    told = []
+    found = predictor.predict(
+        elements, num_images=num_images, on_batch=lambda: told.append(len(told))
+    )
+    assert len(told) == -(-num_images // deal.images)
     logits = (2 * images.astype(np.float64)).reshape(num_images, num_crops, 75) @ kernel + bias
     expected = (
         softmax(logits).mean(1) if average == "probabilities" else softmax(logits.mean(1))
@@ -161,11 +165,3 @@ def test_the_crops_of_an_image_are_averaged(average, replica_batch):
     assert found.probabilities.dtype == np.float32
     assert found.labels.tolist() == [i % NUM_CLASSES for i in range(num_images)]
     assert found.file_names.tolist() == [f"{i}.JPEG" for i in range(num_images)]
-
-
-def test_a_stop_leaves_the_block_off():
-    predictor = Predictor(
-        Inference(dense_model(1, 2), tf.distribute.get_strategy()), ([], []),
-        batches=crop_batches(1, replica_batch=2), crops_of=tf.identity, average="logits",
-    )  # fmt: skip
-    assert predictor.predict(iter(()), num_images=3, is_stop_asked=lambda: True) is None

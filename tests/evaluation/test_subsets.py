@@ -228,3 +228,9 @@ def test_the_official_lists_have_their_published_sizes():
         found = scores.real_score(outcomes, real_labels)
         assert (found.num_examples, found.top1.count) == (46_837, 42_164)
         assert found.num_left_out == 3_163
+
+
+@pytest.mark.parametrize("name", ["blacklist", "real_labels", "imagenet_meta_dir"])
+def test_a_list_of_a_subset_that_nobody_wants_is_refused(name):
+    with pytest.raises(ConfigError, match="of a subset that is wanted"):
+        subsets.open_subsets(["all"], **{name: "somewhere"})

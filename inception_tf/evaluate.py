@@ -9,7 +9,7 @@ from inception_tf import flags as shared_flags  # isort: skip  (imports TensorFl
 
 from absl import flags
 
-from inception_tf import config, evaluations, experiment, run_config, watching
+from inception_tf import evaluations, experiment, run_config, watching
 from inception_tf.errors import EXIT_PREEMPTED, ConfigError
 from inception_tf.run_directory import RunDirectory
 
@@ -105,10 +105,10 @@ def main(argv):
 
 
 def _experiment_of(run_dir, *, reads=_READS):
-    """The Experiment of a run under this command's own bindings; without a run the defaults."""
+    """The Experiment of a run under this command's own bindings; of None ImageNet's."""
     given = {"gin_params": FLAGS.gin_param, "overrides": shared_flags.overrides(), "reads": reads}
     if run_dir is None:
-        return experiment.Experiment(**config.resolve(gin_files=[], **given).sections)
+        return experiment.Experiment(**run_config.resolve_without_run(**given).sections)
     return experiment.Experiment(**run_config.resolve_saved(run_dir, **given).sections)
 
 

@@ -10,6 +10,7 @@ from inception_tf.parameters import SECTIONS, is_operation
 from inception_tf.resolved import describe_differences, differences
 from inception_tf.run_directory import RunDirectory
 
+_IMAGENET_CONFIG = "irv2.gin"
 # The config that is the paper's run of a network, or of the nearest one that a paper trained.
 _PAPER_CONFIGS = {
     ("inception_v3", "released"): "v3.gin",
@@ -40,6 +41,18 @@ def resolve_saved(run_dir, *, gin_params=(), overrides=None, reads=SECTIONS):
         )
     return config.resolve(
         gin_files=[path],
+        gin_params=gin_params,
+        overrides=overrides,
+        reads=reads,
+        exempt_unread=True,
+    )
+
+
+def resolve_without_run(*, gin_params=(), overrides=None, reads):
+    """What a command on weights from elsewhere reads: ImageNet's data, devices and batches as in
+    the paper's config, under this command's own bindings."""
+    return config.resolve(
+        gin_files=[_IMAGENET_CONFIG],
         gin_params=gin_params,
         overrides=overrides,
         reads=reads,

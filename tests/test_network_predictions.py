@@ -1,17 +1,21 @@
 """Predictions of runs, exports and weights: the same numbers from every source, computed once."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from inception_tf import (
-    config, experiment, inputs as run_inputs, predictions, preparation, products, run_config,
+    checkpoints, config, evaluations, experiment, inputs as run_inputs, predictions, preparation,
+    products, run_config,
 )  # fmt: skip
 from inception_tf.cluster import Cluster
 from inception_tf.data.build import build_records
+from inception_tf.data.block_pipeline import block_dataset
 from inception_tf.data.image import decode_whole
+from inception_tf.data.pipeline import DataSpec
 from inception_tf.data.sources import FolderSource
 from inception_tf.errors import CheckpointError, ConfigError
 from inception_tf.evaluation import crop_images, crops
@@ -109,6 +113,28 @@ def predict(run_dir, inputs, cluster, tmp_path):
     return predict
 
 
+@pytest.mark.parametrize(("num_local", "images"), [(1, 4), (2, 3), (3, 1)])
+def test_a_block_is_dealt_out_in_order_and_filled_up_with_its_last_image(
+    inputs, num_local, images
+):
+    reader = inputs.readers["validation"]
+    blocks = [np.arange(0, 5), np.arange(5, 10), np.arange(10, 12)]
+    dataset = block_dataset(
+        reader, blocks, images=images, num_local=num_local, spec=DataSpec(), label_offset=1,
+        decode=lambda jpeg: tf.strings.length(jpeg),
+    )  # fmt: skip
+    jpegs, labels, names = reader.read_with_names(np.arange(NUM_IMAGES))
+    ids = []
+    for block in blocks:
+        ids += [*block, *[block[-1]] * (-len(block) % (num_local * images))]
+    found = list(dataset.as_numpy_iterator())
+    joined = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+    assert all(len(one["labels"]) == images for one in found)
+    assert joined["labels"].tolist() == [labels[i] + 1 for i in ids]
+    assert joined["file_names"].tolist() == [names[i].encode() for i in ids]
+    assert joined["images"].tolist() == [len(jpegs[i]) for i in ids]
+
+
 def open_member(source, cluster, **options):
     return predictions.open_member(source, cluster=cluster, resolve_run=resolve_run, **options)
 
@@ -168,6 +194,52 @@ def test_an_export_and_kept_weights_predict_what_the_run_does(
     assert (member.step, member.class_names) == (7, CLASSES)
     of_export = predict(member, "12").read()
     np.testing.assert_allclose(of_export.probabilities, of_run.probabilities, atol=2e-6)
+
+
+@pytest.mark.slow
+def test_a_run_an_export_and_weights_are_evaluated_alone_and_together(
+    run_dir, data_dir, inputs, cluster, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(preparation, "join_cluster", lambda *_: cluster)
+    monkeypatch.setenv("INCEPTION_TF_CACHE", str(tmp_path / "cache"))
+    weights, export = tmp_path / "w.safetensors", tmp_path / "export"
+    assert checkpoints.main(["convert", str(run_dir), "--out", str(weights)]) == 0
+    declared = resolve_run(run_dir)
+    experiment.export(declared, run_dir=run_dir, out_dir=export)
+    names = inputs.readers["validation"].read_with_names(np.arange(NUM_IMAGES))[2]
+    listed = tmp_path / "five.txt"
+    listed.write_text("\n".join(names[:5]))
+
+    def evaluated(experiment_of_data, *sources, **options):
+        request = evaluations.Request(
+            sources=tuple(map(str, sources)), crops=("10",), out_dir=tmp_path / "out",
+            subsets=("all", str(listed)), **options,
+        )  # fmt: skip
+        told = evaluations.evaluate(experiment_of_data, request, resolve_run=resolve_run)
+        (path,) = (tmp_path / "out").glob("*.json")
+        found = json.loads(path.read_text())["models"]
+        path.unlink()
+        return told, {one["title"]: one["subsets"] for one in found}
+
+    told, all_three = evaluated(declared, run_dir, export, weights, is_ensemble=True)
+    assert list(all_three) == [f"{run_dir} averaged", str(export), str(weights), "ensemble of 3"]
+    (of_run, *others) = all_three.values()
+    assert [one["num_examples"] for one in of_run] == [NUM_IMAGES, 5]
+    for other in others:
+        for one, same in zip(other, of_run):
+            assert one["loss_nats"] == pytest.approx(same["loss_nats"], rel=1e-4)
+            assert one["top1"] == same["top1"]
+    assert "ensemble of 3" in told
+
+    # Without a run nobody says the records but the command line.
+    alone = experiment.Experiment(
+        **run_config.resolve_without_run(
+            overrides={"data.data_dir": str(data_dir)},
+            reads=("data", "evaluation", "cluster", "watchdog"),
+        ).sections
+    )
+    _, of_weights = evaluated(alone, weights)
+    assert of_weights == {str(weights): all_three[str(weights)]}
 
 
 def test_what_was_interrupted_goes_on_and_what_is_there_is_left(

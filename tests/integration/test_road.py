@@ -300,6 +300,17 @@ def test_evaluate_gives_the_rows_of_the_training(straight, data_dir):
         assert found["loss_nats"] == pytest.approx(row[f"{prefix}/loss_nats"], rel=1e-5)
 
 
+@pytest.mark.slow
+def test_a_watcher_gives_the_rows_of_the_training_and_ends_with_the_run(straight, data_dir):
+    done = run(command("evaluate", str(straight[0]), "--watch", f"--data_dir={data_dir}"))
+    assert done.returncode == 0, done.stderr
+    watched = {row["step"]: row for row in rows_of(straight[0] / "evaluations")}
+    trained = [row for row in rows_of(straight[0]) if row["kind"] == "eval"]
+    assert watched[trained[-1]["step"]] == trained[-1]
+    again = run(command("evaluate", str(straight[0]), "--watch", f"--data_dir={data_dir}"))
+    assert (again.returncode, again.stdout) == (0, "")
+
+
 _FOREIGN = """
 import sys
 sys.modules["inception_tf"] = None  # whoever imports it fails

@@ -292,7 +292,7 @@ def test_float32_sums_agree_to_a_millionth_after_two_steps(faulty):
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [3, 8, 20])
 def test_many_devices_have_the_bits_of_one(slow_one, directory, devices):
-    out = directory / f"slow-{devices}"
+    out = directory / f"many-{devices}"
     many = run(out, devices=devices, jobs=[MAIN], timeout_secs=SLOW_TIMEOUT_SECS)
     assert differing(slow_one["main"], many["main"]) == set()
 

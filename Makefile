@@ -11,7 +11,7 @@
 PYTHON ?= python3.13 python3.12 python3.11 python3
 VENV ?= .venv
 # One process per core, each with its own TensorFlow: at most 4, since each takes about 1 GB.
-PYTEST_ARGS ?= -n auto --maxprocesses=4 --dist=loadfile
+PYTEST_ARGS ?= -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 python := $(VENV)/bin/python
 installed := $(VENV)/.installed

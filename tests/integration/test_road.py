@@ -207,6 +207,7 @@ def test_a_damaged_newest_checkpoint_is_told_and_the_one_before_it_used(
     assert_same_run(tmp_path / "run", straight[0])
 
 
+@pytest.mark.slow
 def test_a_run_never_starts_at_0_over_checkpoints_that_cannot_be_used(straight, data_dir, tmp_path):
     shutil.copytree(straight[0], tmp_path / "run")
     for index in (tmp_path / "run" / "checkpoints").glob("step-*/variables.index"):
@@ -243,6 +244,7 @@ def test_a_run_on_another_number_of_workers_than_its_config_asks_for_does_not_st
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone(straight, data_dir):
     done = run(train_command(straight[0], data_dir))
     assert done.returncode == 0, done.stderr
@@ -374,6 +376,7 @@ np.save(f"{out}/expected.npy", evaluator.probabilities(images, trained.values(av
 """
 
 
+@pytest.mark.slow
 def test_without_records_the_papers_run_says_where_it_looked(tmp_path):
     done = subprocess.run(
         command("train", "--gin_file=configs/irv2.gin", f"--run_dir={tmp_path / 'run'}"),

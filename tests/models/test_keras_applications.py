@@ -15,7 +15,7 @@ from filled_weights import fill_randomly
 
 from inception_tf.models.catalog import CATALOG
 
-SEEDS = (0, 1)
+SEEDS = (0, pytest.param(1, marks=pytest.mark.slow))
 SIZES = ((139, 139), (107, 150))
 
 

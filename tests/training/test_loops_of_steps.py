@@ -134,7 +134,7 @@ def dropout_model():
     return keras.Model(inputs, keras.layers.Dense(CLASSES, name="logits")(x))
 
 
-@pytest.mark.parametrize("num_replicas", [1, 2])
+@pytest.mark.parametrize("num_replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_xla_makes_the_same_steps_but_for_rounding(num_replicas):
     images, labels = random_batches(2, num_replicas, REPLICA_BATCH)
     build = functools.partial(conv_model, num_replicas=num_replicas)

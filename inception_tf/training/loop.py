@@ -232,16 +232,16 @@ def _enter(hooks, step, size, phase, *, is_first):
 
 def _run_loop(train_step, iterator, size, steps_per_loop, hooks, enter):
     """One device loop: its outputs, its times and, where the host has it, its batch."""
+    # Before anything else: whatever sticks from here on is no longer in the save before it.
+    enter(watchdog.STEP if steps_per_loop > 1 else watchdog.WAITING)
     flags, batch = [0, 0], None
     flags[SAVE_FLAG], flags[STOP_FLAG] = int(hooks.save_is_due()), int(hooks.stop_is_due())
     flags = tf.constant(flags, tf.int64)
     began = hooks.clock()
     if steps_per_loop > 1:
-        enter(watchdog.STEP)
         outputs = train_step.run(iterator, tf.constant(size, tf.int64), flags)
         waited = float(outputs["data_wait_secs"])
     else:
-        enter(watchdog.WAITING)
         batch = next(iterator)
         enter(watchdog.STEP)
         waited = hooks.clock() - began

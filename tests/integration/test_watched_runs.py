@@ -139,14 +139,16 @@ def test_a_frozen_worker_ends_all_with_stacks_and_phases(tmp_path, data_dir):
         assert "is stuck in phase" in said or "lost /job:worker" in said
         assert f"worker {1 - index}: " in said
     stacks = (job.run_dir / "workers" / "1.stacks").read_text()
-    assert "worker 1 is stuck in phase 'step' at step 3" in stacks
+    assert "worker 1 is stuck in phase 'waiting for data' at step 4" in stacks
     assert "faulty_train.py" in stacks and "in freeze" in stacks
     assert state_of(job.run_dir)[0] == 4
 
 
 def test_a_read_that_never_returns_ends_all(tmp_path, data_dir):
+    # So many steps that what is read ahead does not reach the end.
     job = Job(
         tmp_path, data_dir, num_workers=2, faults={"2": [1, "reading:freeze"]},
+        training__num_steps=500, checkpoints__every_steps=100, evaluation__every_epochs=None,
         watchdog__first_step_secs=60.0, watchdog__step_secs=20.0, watchdog__step_factor=2.0,
         watchdog__first_step_secs_per_device=1.0,
     )  # fmt: skip

@@ -99,7 +99,8 @@ class Request:
 class _Answer:
     """What one member says in one protocol: its place in the table, and where it is kept."""
 
-    member: predictions.Member
+    member: predictions.Member  # without its values
+    size: dict  # of its input
     crops: str
     store: PredictionStore
 
@@ -118,7 +119,12 @@ class _Answer:
             step=self.member.step,
             crops=self.crops,
             num_crops=facts["num_crops"],
-            details=facts,
+            details={
+                **facts,
+                "network": self.member.network,
+                "variant": self.member.variant,
+                "input": self.size,
+            },
         )
 
 
@@ -160,7 +166,9 @@ def evaluate(experiment, request: Request, *, resolve_run) -> str:
                     on_batch=moved,
                 )
                 kept = dataclasses.replace(member, inference=None, values=None)
-                answers.append(_Answer(member=kept, crops=crop_name, store=store))
+                answers.append(
+                    _Answer(member=kept, size=member.size, crops=crop_name, store=store)
+                )
             del member  # its variables: the next network has its own
             gc.collect()
     return _told(request, answers, wanted, inputs) if cluster.is_chief else ""

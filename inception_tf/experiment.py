@@ -17,7 +17,7 @@ from inception_tf.evaluation.evaluator import EvaluationSpec
 from inception_tf.models.catalog import ModelSpec
 from inception_tf.reporting import summary
 from inception_tf.reporting.events import EventWriter, LoggingSpec
-from inception_tf.run_directory import RunDirectory
+from inception_tf.run_directory import RunDirectory, Start
 from inception_tf.serving.signatures import ExportSpec
 from inception_tf.session import Session
 from inception_tf.stopping import StopRequests
@@ -209,6 +209,14 @@ def _save_beginning(prepared, directory, config_text, operation_changes):
     if prepared.facts is None:
         facts = preparation.facts_of(prepared.experiment, prepared.inputs, prepared.cluster)
         directory.save_facts(facts)
+    if prepared.start_step < prepared.total_steps:  # a finished run is not started again
+        start = Start(
+            step=prepared.start_step,
+            unix_secs=round(time.time(), 3),
+            num_workers=prepared.cluster.num_workers,
+            num_devices=prepared.cluster.num_physical,
+        )
+        directory.add_start(start)
 
 
 def _open_writer(prepared):

@@ -42,6 +42,7 @@ class Member:
       class_names: K names, or None where nobody said them.
       background_class: whether output 0 is the background.
       crop: of its single-crop evaluation.
+      network, variant: its place in the catalog; None of an export, which does not say it.
       notes: what else the user should know, one line each.
     """
 
@@ -56,6 +57,8 @@ class Member:
     class_names: tuple[str, ...] | None
     background_class: bool
     crop: EvaluationCrop
+    network: str | None = None
+    variant: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -100,6 +103,8 @@ def open_member(source, *, cluster, resolve_run, weights=None, step=None, **opti
         class_names=opened.class_names,
         background_class=opened.background_class,
         crop=opened.crop,
+        network=opened.network,
+        variant=opened.variant,
         notes=opened.notes,
     )
 

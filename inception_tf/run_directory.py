@@ -13,6 +13,7 @@ from inception_tf.errors import CheckpointError, ConfigError
 CONFIG_FILE = "config.gin"
 FACTS_FILE = "run.json"
 CHANGES_FILE = "changes.jsonl"
+STARTS_FILE = "starts.jsonl"
 LOCK_FILE = ".lock"
 
 
@@ -44,6 +45,22 @@ class RunFacts:
     kernels: dict[str, str]
     identity: dict | None = None
     photo_edits: PhotoEdits = PhotoEdits()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Start:
+    """One start of a run: the first, or one that went on.
+
+    Attributes:
+      step: batches consumed before it.
+      unix_secs: wall time of the chief.
+      num_workers, num_devices: of the whole job.
+    """
+
+    step: int
+    unix_secs: float
+    num_workers: int
+    num_devices: int
 
 
 class RunDirectory:
@@ -123,6 +140,32 @@ class RunDirectory:
             for parameter, before, now in changes:
                 row = {"step": step, "parameter": parameter, "before": before, "now": now}
                 stream.write(json.dumps(row) + "\n")
+
+    def add_start(self, start: Start) -> None:
+        """Records a start, before its first step; whole or not at all, behind those before it."""
+        path = self.path / STARTS_FILE
+        earlier = path.read_bytes() if path.exists() else b""
+        line = json.dumps(dataclasses.asdict(start), sort_keys=True)
+        durable.save_bytes(path, earlier + line.encode() + b"\n")
+
+    def read_starts(self) -> list[Start]:
+        """Every start, in order; [] of a run from before they were recorded.
+
+        Raises:
+          CheckpointError: the file is not what a run writes.
+        """
+        path = self.path / STARTS_FILE
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            return [Start(**json.loads(line)) for line in lines]
+        except FileNotFoundError:
+            return []
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(
+                f"{STARTS_FILE} of a run directory must be the one that its run wrote.",
+                received=f"{path}: {type(error).__name__}: {error}",
+                remedy="Remove it: it is for the report alone.",
+            ) from error
 
     def has_changed_network(self) -> bool:
         """Whether the run went on with another network than its facts tell of."""

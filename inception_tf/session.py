@@ -1,12 +1,14 @@
 """One training run in this process: what happens between the steps."""
 
 import pathlib
+import time
 
 import tensorflow as tf
 
 from inception_tf import failed_step, products
 from inception_tf.bad_records import BadRecordLog
 from inception_tf.reporting import summary
+from inception_tf.reporting.metrics_file import UNIX_SECS
 from inception_tf.saving import Saving
 from inception_tf.training import watchdog
 from inception_tf.training.checkpoint import CheckpointStore
@@ -82,6 +84,7 @@ class Session:
         clipped, last = (self.state.scalars[n] for n in ("clipped_steps", "last_row_step"))
         values = self._train_values(outputs, interval)
         values["train/clipped_share"] = int(clipped.numpy()) / (step - int(last.numpy()))
+        values[UNIX_SECS] = round(time.time(), 3)
         self.writer.train_row(step, values)
         clipped.assign(0)
         last.assign(step)

@@ -10,7 +10,7 @@ from tensorboard.compat.proto import event_pb2
 from tensorboard.compat.proto import summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-UNIX_SECS = "perf/unix_secs"
+from inception_tf.reporting.metrics_file import UNIX_SECS
 
 # Tells this writer's files from those of the profiler and of users.
 _SUFFIX = ".metrics"

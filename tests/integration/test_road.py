@@ -149,6 +149,10 @@ def test_a_run_tells_what_it_does_and_keeps_what_it_was_made_of(straight):
     assert [row["step"] for row in rows_of(run_dir) if row["kind"] == "eval"] == [NUM_STEPS]
     facts = json.loads((run_dir / "run.json").read_text())
     assert facts["num_examples"] == 1437 and facts["intra_op_threads"] == 1
+    (begun,) = RunDirectory(run_dir).read_starts()
+    assert (begun.step, begun.num_workers, begun.num_devices) == (0, 1, 1)
+    times = [row["perf/unix_secs"] for row in read_rows(run_dir) if row["kind"] == "train"]
+    assert len(times) == NUM_STEPS and [begun.unix_secs, *times] == sorted([begun.unix_secs, *times])
 
 
 @pytest.mark.slow
@@ -188,6 +192,7 @@ def test_a_run_stopped_by_sigterm_saves_that_step_and_ends_with_the_bits_of_a_st
     done = run(train_command(tmp_path / "run", data_dir, params=params))
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_run(tmp_path / "run", straight[0])
+    assert [begun.step for begun in RunDirectory(tmp_path / "run").read_starts()] == [0, step]
 
 
 @pytest.mark.slow
@@ -250,6 +255,7 @@ def test_a_finished_run_is_left_alone(straight, data_dir):
     assert done.returncode == 0, done.stderr
     assert "is complete; its export is in" in done.stdout
     assert [path.name for path in (straight[0] / "export").iterdir()] == ["1"]
+    assert len(RunDirectory(straight[0]).read_starts()) == 1
 
 
 @pytest.mark.slow
@@ -296,6 +302,9 @@ def test_evaluate_gives_the_rows_of_the_training(straight, data_dir):
     for model, prefix in zip(models, ("eval_averaged", "eval")):
         (found,) = model["subsets"]
         assert found["num_examples"] == 360
+        details = model["networks"][0]["details"]
+        assert (details["network"], details["variant"]) == ("inception_resnet_v2", "released")
+        assert details["input"] == {"height_px": 75, "width_px": 75}
         assert found["top1"]["count"] == round(360 * row[f"{prefix}/top1"])
         assert found["top5"]["count"] == round(360 * row[f"{prefix}/top5"])
         # Of probabilities in float32, not of logits.

@@ -42,7 +42,7 @@ def gather(run_dirs, evaluation_paths, *, resolve, differences_from_paper, data_
     def recipe_of(path):
         place = pathlib.Path(path).resolve()
         if place not in recipes and RunDirectory(place).holds_run():
-            recipes[place] = _recipe(resolve(path))
+            recipes[place] = complete_recipe(resolve(path))
         return recipes.get(place)
 
     measured, worst = [], []
@@ -124,7 +124,7 @@ def _read_run(run_dir, label, resolve, differences_from_paper, notes):
         restarts=tuple(
             Restart(step=start.step, unix_secs=start.unix_secs) for start in starts[int(begins) :]
         ),
-        recipe=_recipe(resolved),
+        recipe=complete_recipe(resolved),
         values=resolved.plain_values(),
         differences=tuple(differences_from_paper(resolved)),
         config_text=directory.config_file.read_text(encoding="utf-8"),
@@ -136,8 +136,8 @@ def _by_step(rows):
     return [row for _, row in sorted({row["step"]: row for row in rows}.items())]
 
 
-def _recipe(resolved):
-    """The recipe, with what its network's builder takes for the options that it leaves out."""
+def complete_recipe(resolved) -> dict[str, object]:
+    """The recipe of a resolved config, options that it leaves out as the network's builder has them."""
     network = resolved.sections["model"].name
 
     def whole(parameter, value):

@@ -3,9 +3,11 @@
 import base64
 import html
 import pathlib
+import re
 from collections.abc import Sequence
 
 from inception_tf import durable
+from inception_tf.counts import count_of
 from inception_tf.errors import ConfigError
 from inception_tf.reporting import page_figures, page_tables
 from inception_tf.reporting.page_contents import Report
@@ -33,11 +35,12 @@ p { margin: 6px 0; overflow-wrap: anywhere; }
 .results { display: flex; flex-wrap: wrap; gap: 10px; margin: 0 0 12px; }
 .result { border: 1px solid #999; border-left: 8px solid; border-radius: 4px; padding: 6px 12px;
   flex: 1 1 260px; min-width: 0; }
-.result b { font-size: 22px; margin-right: 14px; white-space: nowrap; }
+.result b { font-size: 22px; margin-right: 10px; white-space: nowrap; }
 .result p { margin: 1px 0; font-size: 14px; }
 .first { display: grid; grid-template-columns: minmax(0, 1fr); gap: 14px; align-items: start; }
 .grid { display: grid; gap: 16px;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 360px), 1fr)); }
+.four { grid-template-columns: repeat(auto-fill, minmax(min(100%, 290px), 1fr)); }
 figure { margin: 0; min-width: 0; }
 figure img { width: 100%; height: auto; display: block; }
 figcaption { font-size: 14px; color: #444; }
@@ -49,14 +52,16 @@ th { background: #eee; }
 .box th { position: sticky; top: 0; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 td:empty { background: #f7f7f7; }
+.differs h2 { font-size: 18px; margin: 0 0 6px; padding: 0; border: 0; }
 .differs td { overflow-wrap: anywhere; }
 .classes { display: grid; gap: 12px;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 280px), 1fr)); }
 .class { border: 1px solid #bbb; border-radius: 4px; padding: 8px; min-width: 0; }
-.class img { width: 72px; height: 72px; object-fit: contain; background: #eee; margin: 2px 4px 2px 0; }
+.class img { width: calc(25% - 4px); max-width: 112px; vertical-align: top; margin: 2px 4px 2px 0; }
 pre { overflow-x: auto; border: 1px solid #bbb; padding: 8px; font-size: 14px; }
 summary { cursor: pointer; font-weight: 600; padding: 6px 0; overflow-wrap: anywhere; }
 code { overflow-wrap: anywhere; }
+@media (max-width: 600px) { .result b { font-size: 18px; margin-right: 4px; } }
 @media (min-width: 1000px) {
   .first { grid-template-columns: repeat(3, minmax(0, 1fr)); }
   .first .second { order: 2; } .first .differs { order: 3; }
@@ -77,11 +82,12 @@ def write_report(directory, report: Report) -> pathlib.Path:
       ConfigError: it cannot be written.
     """
     directory = pathlib.Path(directory)
-    groups = {
-        "main": page_figures.main_figures(report.runs),
-        "pairs": page_figures.pair_figures(report.runs),
-        "timelines": page_figures.timeline_figures(report.runs),
+    draw = {
+        "main": page_figures.main_figures,
+        "pairs": page_figures.pair_figures,
+        "timelines": page_figures.timeline_figures,
     }
+    groups = {name: draw_all(report.runs) if report.runs else [] for name, draw_all in draw.items()}
     text = page_html(report, groups)
     drawn = {figure.name: figure.png for figures in groups.values() for figure in figures}
     try:
@@ -110,11 +116,11 @@ def page_html(report: Report, groups: dict[str, list[Figure]]) -> str:
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<link rel="icon" href="data:,">\n<title>{_text(names)}: report</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{_text(names)}</h1>",
+        f'<link rel="icon" href="data:,">\n<title>Report: {_text(names)}</title>\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>Report: {_text(names)}</h1>",
         *_first_screen(report, groups["main"]),
         *_pairs(groups["pairs"]),
-        _section("Over time", _grid(groups["timelines"]), when=report.runs),
+        _section("Over time", _grid(groups["timelines"], "four"), when=report.runs),
         *_tables(report),
         *_worst(report),
         *_configs(report),
@@ -136,15 +142,14 @@ def _first_screen(report, figures):
         color = page_figures.COLORS[number % len(page_figures.COLORS)]
         cards.append(_card(page_tables.result_of(run), color))
     top1, top5 = (_figure(figure) for figure in figures)
-    tables = [page_tables.paper_differences(run) for run in report.runs]
     differs = "".join(
-        f"<h3>{_text(table.title)}: {len(table.rows)} of the recipe</h3>" + _table(table)
-        for table in tables
+        f"<h3>{_text(table.title)}</h3>{_table(table)}"
+        for table in page_tables.paper_differences(report.runs)
     )
     return [
         f'<div class="results">{"".join(cards)}</div>',
         f'<div class="first">{top1}'
-        f'<div class="differs"><h3>What differs from the paper</h3>{differs}</div>'
+        f'<div class="differs" id="differs"><h2>What differs from the paper</h2>{differs}</div>'
         f'<div class="second">{top5}</div></div>',
     ]
 
@@ -153,11 +158,12 @@ def _card(result, color):
     errors = ""
     if result.top1:
         errors = (
-            f"<p><b>{_text(result.top1)}</b>top-1 error &nbsp; "
+            f"<p><b>{_text(result.top1)}</b>top-1 error "
             f"<b>{_text(result.top5)}</b>top-5 error</p>"
         )
     lines = [f"{result.label}: {result.network}; {result.progress}", *result.details]
     text = "".join(f"<p>{_text(line)}</p>" for line in lines)
+    text += f'<p><a href="#differs">{_broken(result.differs)}</a></p>'
     return f'<div class="result" style="border-left-color: {color}">{errors}{text}</div>'
 
 
@@ -189,14 +195,17 @@ def _worst(report):
         parts += [f'<p class="note">{_text(line)}</p>' for line in (worst.what, worst.note) if line]
         if worst.classes:
             parts.append(f'<div class="classes">{"".join(map(_class, worst.classes))}</div>')
+    if any(one.images for worst in report.worst for one in worst.classes):
+        told = "The images are the first of each class in the records, be they right or wrong."
+        parts.append(f'<p class="note">{told}</p>')
     return [_section("Worst classes", *parts)] if parts else []
 
 
 def _class(one):
     taken = ", ".join(f"{name} ({count})" for name, count in one.taken_for)
     lines = [
-        f"{one.num_wrong} of {one.num_examples} images wrong "
-        f"({100 * one.num_wrong / one.num_examples:.1f}%), {one.num_wrong_top5} in top-5",
+        f"top-1: {one.num_wrong} of {one.num_examples} images wrong "
+        f"({100 * one.num_wrong / one.num_examples:.1f}%); top-5: {one.num_wrong_top5} wrong",
         *([f"most taken for: {taken}"] if taken else []),
     ]
     images = "".join(
@@ -225,8 +234,14 @@ def _configs(report):
 
 def _sources(report):
     for run in report.runs:
-        told = f"{len(run.train_rows)} rows of training, {len(run.eval_rows)} of evaluation"
-        yield f"{run.label}: {run.path}; {told}, {len(run.restarts)} restarts"
+        told = ", ".join(
+            (
+                f"{count_of(len(run.train_rows), 'row')} of training",
+                f"{len(run.eval_rows)} of evaluation",
+                count_of(len(run.restarts), "restart"),
+            )
+        )
+        yield f"{run.label}: {run.path}; {told}"
     yield from (f"evaluation: {path}" for path in dict.fromkeys(m.path for m in report.measured))
     yield from report.notes
 
@@ -238,8 +253,8 @@ def _section(title, *parts, when=True):
     return f"<section><h2>{_text(title)}</h2>{''.join(parts)}</section>" if when else ""
 
 
-def _grid(figures: Sequence[Figure]):
-    return f'<div class="grid">{"".join(map(_figure, figures))}</div>'
+def _grid(figures: Sequence[Figure], kind=""):
+    return f'<div class="grid {kind}">{"".join(map(_figure, figures))}</div>'
 
 
 def _figure(figure):
@@ -254,7 +269,7 @@ def _table(table: PageTable):
     def cells(row, tag):
         for column, cell in enumerate(row):
             kind = ' class="n"' if column in table.numeric else ""
-            yield f"<{tag}{kind}>{_text(cell)}</{tag}>"
+            yield f"<{tag}{kind}>{_broken(cell)}</{tag}>"
 
     note = f'<p class="note">{_text(table.note)}</p>' if table.note else ""
     if not table.rows:
@@ -263,6 +278,11 @@ def _table(table: PageTable):
     body = "\n".join(f"<tr>{''.join(cells(row, 'td'))}</tr>" for row in table.rows)
     # A keyboard scrolls what can have the focus.
     return f'<div class="box" tabindex="0"><table>{head}\n{body}</table></div>{note}'
+
+
+def _broken(text):
+    """Text in which a long name such as model.input_height_px may go on in the next line."""
+    return re.sub(r"(?<=\w)([._])(?=[a-z])", r"\1<wbr>", _text(text))
 
 
 def _text(value):

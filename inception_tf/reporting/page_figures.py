@@ -22,6 +22,7 @@ _END_MARKERS = {"inception_v3": "o", "inception_resnet_v1": "s", "inception_v4":
 # So small that its letters can be read on a telephone, so fine that it is sharp on a large screen.
 _SIZE_INCHES, _DPI = (4.2, 3.9), 220
 _MOST_MARKED = 40
+_SECS = {"hours": 3600.0, "minutes": 60.0}
 _METRICS = {"top1": "top-1 error, %", "top5": "top-5 error, %"}
 
 TIMELINES = (
@@ -79,17 +80,21 @@ def error_curve(run: Run, metric: str) -> Curve:
 def end_points(runs: Sequence[Run], networks: Sequence[str], metric: str):
     """(EndPoint, epoch, error in percent) of the published curves.
 
-    A mark stands at the paper's epoch where a run has ImageNet's classes, else at the end of the
-    longest run: another data set's axis would be empty up to there.
+    A mark stands at the paper's epoch where a run has ImageNet's classes. Else they stand side by
+    side at the end of the longest run: another data set's axis would be empty up to the epoch.
     """
-    is_imagenet = any(run.num_classes == published.NUM_CLASSES for run in runs)
     longest = max((run.epoch(run.total_steps or run.last_step) for run in runs), default=0.0)
-    return [
-        (point, float(point.epoch) if is_imagenet or not longest else longest,
-         getattr(point, metric))
-        for point in published.END_POINTS
-        if point.network in networks
-    ]  # fmt: skip
+    own = [point for point in published.END_POINTS if point.network in networks]
+    if is_imagenet(runs) or not longest:
+        epochs = [float(point.epoch) for point in own]
+    else:
+        epochs = [longest * (1 - 0.05 * place) for place in reversed(range(len(own)))]
+    return [(point, epoch, getattr(point, metric)) for point, epoch in zip(own, epochs)]
+
+
+def is_imagenet(runs: Sequence[Run]) -> bool:
+    """Whether a run has ImageNet's 1,000 classes, so that published errors are of its task."""
+    return any(run.num_classes == published.NUM_CLASSES for run in runs)
 
 
 def upper_limit(curves: Sequence[Curve], marks) -> float:
@@ -102,24 +107,31 @@ def upper_limit(curves: Sequence[Curve], marks) -> float:
 
 
 def timeline_axis(runs: Sequence[Run]) -> str:
-    """'hours' where every row of training carries its wall time, else 'epochs' or 'steps'."""
-    rows = [row for run in runs for row in run.train_rows]
-    if rows and all(math.isfinite(row.get(UNIX_SECS, math.nan)) for row in rows):
-        return "hours"
+    """'hours' where every row of training carries its wall time, else 'epochs' or 'steps'.
+
+    Of runs that are all shorter than two hours 'minutes'.
+    """
+    times = [[row.get(UNIX_SECS, math.nan) for row in run.train_rows] for run in runs]
+    if any(times) and all(math.isfinite(secs) for own in times for secs in own):
+        longest = max(max(own) - _begun_secs(run, own) for run, own in zip(runs, times) if own)
+        return "hours" if longest >= 2 * _SECS["hours"] else "minutes"
     return "epochs" if all(run.steps_per_epoch for run in runs) else "steps"
 
 
+def _begun_secs(run, times):
+    return min([*times, *([] if run.begun_secs is None else [run.begun_secs])], default=0.0)
+
+
 def timeline_curve(run: Run, name: str, *, axis: str, factor: float = 1.0) -> Curve:
-    """A metric of the training over hours since the start, epochs or steps."""
+    """A metric of the training over hours or minutes since the start, epochs or steps."""
     rows = [row for row in run.train_rows if name in row]
 
     def place(step, unix_secs):
-        if axis == "hours":
-            return (unix_secs - begun) / 3600
+        if axis in _SECS:
+            return (unix_secs - begun) / _SECS[axis]
         return run.epoch(step) if axis == "epochs" else float(step)
 
-    times = [row[UNIX_SECS] for row in rows] if axis == "hours" else []
-    begun = min([*times, *([] if run.begun_secs is None else [run.begun_secs])], default=0.0)
+    begun = _begun_secs(run, [row[UNIX_SECS] for row in rows] if axis in _SECS else [])
     return Curve(
         label=run.label,
         x=tuple(place(row["step"], row.get(UNIX_SECS)) for row in rows),
@@ -141,13 +153,19 @@ def main_figures(runs: Sequence[Run]) -> list[Figure]:
 
 
 def pair_figures(runs: Sequence[Run]) -> list[Figure]:
-    """Those of figures 21 to 24 of which a run's network is."""
-    figures = []
-    for number in (21, 22, 23, 24):
-        drawn = [run for run in runs if run.network in published.FIGURES[number][1]]
-        if drawn:
-            figures.append(_error_figure(number, drawn, styled_as=runs))
-    return figures
+    """Those of figures 21 to 24 that a run belongs to."""
+    return [
+        _error_figure(number, own, styled_as=runs) for number, own in runs_of_pairs(runs).items()
+    ]
+
+
+def runs_of_pairs(runs: Sequence[Run]) -> dict[int, list[Run]]:
+    """Figure, from 21 to 24 -> the runs of its two networks; none without."""
+    found = {
+        number: [run for run in runs if run.network in published.FIGURES[number][1]]
+        for number in (21, 22, 23, 24)
+    }
+    return {number: own for number, own in found.items() if own}
 
 
 def timeline_figures(runs: Sequence[Run]) -> list[Figure]:
@@ -159,11 +177,12 @@ def timeline_figures(runs: Sequence[Run]) -> list[Figure]:
         figure, axes = _new_figure()
         _draw_curves(axes, curves, range(len(runs)))
         drawn = [value for curve in curves for value in curve.y if not math.isnan(value)]
-        if stem == "learning_rate" and drawn and min(drawn) > 0:
+        if stem == "learning_rate" and drawn and max(drawn) > 10 * min(drawn) > 0:
             axes.set_yscale("log")
         elif stem != "loss":
-            axes.set_ylim(bottom=0)
-        x_words = "hours since the first start" if axis == "hours" else axis
+            axes.set_ylim(0, 1.1 * max(drawn, default=0.0) or 1.0)
+        axes.set_xlim(left=0)
+        x_words = f"{axis} since the first start" if axis in _SECS else axis
         axes.set(xlabel=x_words, ylabel=words)
         _add_legend(figure, axes)
         found.append(
@@ -186,7 +205,7 @@ def _error_figure(number, runs, *, styled_as=None):
         axes.axhline(error, color="0.8", linewidth=0.8, zorder=1)
         axes.plot(
             [epoch], [error], marker=_END_MARKERS[point.network], markersize=8, color="0.25",
-            markerfacecolor="white", linestyle="none", clip_on=False, zorder=5,
+            markerfacecolor="none", linestyle="none", clip_on=False, zorder=5,
             label=f"published: {point.name}, {error}",
         )  # fmt: skip
     _draw_curves(axes, curves, styles)
@@ -207,18 +226,14 @@ def _error_figure(number, runs, *, styled_as=None):
 
 def _error_caption(number, runs, curves, limit):
     counted = dict.fromkeys(images_text(image_suffix(run)) for run in runs)
-    parts = [
-        f"As figure {number} of arXiv 1602.07261. Averaged weights, single crop; curves count "
-        f"{' or '.join(counted)}, see the legend. Published end points are of ImageNet's 48,238 "
-        "images without the blacklist."
-    ]
-    if not any(run.num_classes == published.NUM_CLASSES for run in runs):
-        parts.append(
-            "No run here is of ImageNet's 1,000 classes: the published errors are of another task."
-        )
+    text = (
+        f"As figure {number} of arXiv 1602.07261: averaged weights, single crop, "
+        f"{' or '.join(counted)}. Published: ImageNet, 48,238 images (without the blacklist)"
+    )
+    text += "." if is_imagenet(runs) else ", another task than that of these runs."
     if any(value > limit for curve in curves for value in curve.y):
-        parts.append(f"What lies above {limit:.0f}% is left out.")
-    return " ".join(parts)
+        text += f" Above {limit:.0f}% nothing is drawn."
+    return text
 
 
 def _names(runs):
@@ -262,11 +277,14 @@ def _add_legend(figure, axes):
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
         return
-    # Runs first, then restarts, then published marks.
-    order = sorted(range(len(labels)), key=lambda i: (labels[i].startswith("published: "), labels[i] == "restart"))
+
+    def place(number):  # runs first, then restarts, then published marks
+        return labels[number].startswith("published: "), labels[number] == "restart"
+
+    order = sorted(range(len(labels)), key=place)
     legend = figure.legend(
         [handles[i] for i in order], [labels[i] for i in order],
-        loc="outside lower left", fontsize=8, frameon=False,
+        loc="outside lower left", fontsize=9, frameon=False, labelspacing=0.3,
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 
 from inception_tf.reporting import published, quantities
@@ -9,6 +10,8 @@ from inception_tf.reporting.page_contents import Measured, MeasuredNetwork, Run
 
 _FULL_SIZE = {"model.width_multiplier": 1.0, "model.block_counts": None}
 NOT_READ = "(not read)"
+_AS_THE_PAPER = "Every recipe value is the paper's."
+_MOST_NAMED = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,9 +42,9 @@ def measured_for(
 
 
 def _published_table(table, measured):
-    errors = ("top-1 accuracy %",) if table.is_accuracy else ("top-1 error %", "top-5 error %")
-    header = [*table.columns, *(f"{name}, published" for name in errors)]
-    header += [*(f"{name}, measured" for name in errors), "measured with"]
+    errors = ("top-1 accuracy",) if table.is_accuracy else ("top-1 error", "top-5 error")
+    header = [*table.columns, *(f"{name} %, published" for name in errors)]
+    header += [*(f"{name} %, measured" for name in errors), "measured with"]
     rows = []
     for row in table.rows:
         printed = [row.name, *row.cells, row.top1] + ([] if table.is_accuracy else [row.top5])
@@ -53,12 +56,12 @@ def _published_table(table, measured):
             rows.append((*printed, *[""] * (len(errors) + 1)))
     first = len(table.columns)
     images = f"{published.NUM_IMAGES[table.images]:,} images"
-    images += " (without the blacklist)" if table.images == published.BLACKLISTED else " (all)"
+    images += ", without the blacklist" if table.images == published.BLACKLISTED else ", all"
     return PageTable(
         title=f"arXiv {table.paper}, table {table.number}: {table.title}",
         header=tuple(header),
         rows=tuple(rows),
-        note=f"Measured: {images}. {table.note}".strip(),
+        note=f"Measured values count {images}. {table.note}".strip(),
         numeric=frozenset(range(first, first + 2 * len(errors))),
     )
 
@@ -174,6 +177,7 @@ class Result:
       network: with its variant.
       top1, top5: errors of the averaged weights as text, '' where nothing was evaluated.
       details: lines: which images, which step, which step was best.
+      differs: what is not as in the paper, in a line.
       progress: how far the run is.
     """
 
@@ -182,33 +186,32 @@ class Result:
     top1: str
     top5: str
     details: tuple[str, ...]
+    differs: str
     progress: str
 
 
 def result_of(run: Run) -> Result:
     """The averaged weights' newest errors, on the images without the blacklist where counted."""
     suffix = image_suffix(run)
-    rows = [row for row in run.eval_rows if f"eval_averaged/top1{suffix}" in row]
-    network = f"{run.network}, {run.variant}"
-    progress = _progress(run)
-    if not rows:
-        told = ("nothing was evaluated yet",)
-        return Result(
-            label=run.label, network=network, top1="", top5="", details=told, progress=progress
-        )
-    last = rows[-1]
-    best = max(rows, key=lambda row: _orderly(row[f"eval_averaged/top1{suffix}"]))
-    details = [f"averaged weights, step {last['step']:,}, {images_text(suffix)}"]
-    if best["step"] != last["step"]:
-        error = _percent(1 - best[f"eval_averaged/top1{suffix}"])
-        details.append(f"best top-1 error: {error}% at step {best['step']:,}")
+    names = [f"eval_averaged/{metric}{suffix}" for metric in ("top1", "top5")]
+    rows = [row for row in run.eval_rows if names[0] in row]
+    top1 = top5 = ""
+    details = ["nothing was evaluated yet"]
+    if rows:
+        last, best = rows[-1], max(rows, key=lambda row: _orderly(row[names[0]]))
+        top1, top5 = (f"{_percent(1 - last.get(name, math.nan))}%" for name in names)
+        details = [f"averaged weights, step {last['step']:,}, {images_text(suffix)}"]
+        if best["step"] != last["step"]:
+            error = _percent(1 - best[names[0]])
+            details.append(f"best top-1 error: {error}% at step {best['step']:,}")
     return Result(
         label=run.label,
-        network=network,
-        top1=f"{_percent(1 - last[f'eval_averaged/top1{suffix}'])}%",
-        top5=f"{_percent(1 - last.get(f'eval_averaged/top5{suffix}', float('nan')))}%",
+        network=f"{run.network}, {run.variant}",
+        top1=top1,
+        top5=top5,
         details=tuple(details),
-        progress=progress,
+        differs=difference_line(run),
+        progress=_progress(run),
     )
 
 
@@ -241,13 +244,41 @@ def _progress(run):
     return text
 
 
-def paper_differences(run: Run) -> PageTable:
-    """What a run's recipe has otherwise than the paper's run of its network."""
-    rows = tuple((name, _value(paper), _value(own)) for name, paper, own in run.differences)
-    note = "" if rows else "Every recipe value is the paper's."
-    return PageTable(
-        title=run.label, header=("recipe value", "paper", "this run"), rows=rows, note=note
+def paper_differences(runs: Sequence[Run]) -> list[PageTable]:
+    """What recipes have otherwise than the paper's run of their network: a table for each network.
+
+    Where one run of a table is as the paper and another is not, its cell is blank.
+    """
+    groups = {}
+    for run in runs:
+        groups.setdefault((run.network, run.variant), []).append(run)
+    return [_paper_table(", ".join(network), own) for network, own in groups.items()]
+
+
+def _paper_table(title, runs):
+    paper = {name: value for run in runs for name, value, _ in run.differences}
+    own = [{name: value for name, _, value in run.differences} for run in runs]
+    rows = tuple(
+        (name, _value(value), *(_value(values[name]) if name in values else "" for values in own))
+        for name, value in paper.items()
     )
+    labels = [run.label for run in runs] if len(runs) > 1 else ["this run"]
+    return PageTable(
+        title=title,
+        header=("recipe value", "paper", *labels),
+        rows=rows,
+        note="" if rows else _AS_THE_PAPER,
+    )
+
+
+def difference_line(run: Run) -> str:
+    """How many values of a run's recipe are not the paper's, and the first of them."""
+    names = [name for name, _, _ in run.differences]
+    if not names:
+        return _AS_THE_PAPER
+    told = ", ".join(names[:_MOST_NAMED]) + (" ..." if len(names) > _MOST_NAMED else "")
+    differ = "value differs" if len(names) == 1 else "values differ"
+    return f"{len(names)} recipe {differ} from the paper's: {told}"
 
 
 def run_differences(runs: Sequence[Run]) -> PageTable:

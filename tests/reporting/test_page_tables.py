@@ -170,3 +170,19 @@ def test_values_that_differ_between_runs_are_listed_and_others_not():
     table = page_tables.run_differences(runs)
     assert table.header == ("value", "a", "b")
     assert table.rows == (("training.seed", "1", "2"), ("c.d", "(not read)", "None"))
+
+
+def test_what_differs_from_the_paper_is_one_table_for_each_network():
+    runs = [
+        run(differences=[("training.seed", 1, 2), ("model.x", None, (1,))]),
+        run(label="b", differences=[("training.seed", 1, 3)]),
+        run(label="c", network="inception_v3"),
+    ]
+    first, second = page_tables.paper_differences(runs)
+    assert first.header == ("recipe value", "paper", "a", "b")
+    assert first.rows == (("training.seed", "1", "2", "3"), ("model.x", "None", "(1,)", ""))
+    assert (second.title, second.rows) == ("inception_v3, released", ())
+    assert "is the paper's" in second.note
+    assert page_tables.difference_line(runs[0]) == (
+        "2 recipe values differ from the paper's: training.seed, model.x"
+    )

@@ -132,8 +132,11 @@ def _read_run(run_dir, label, resolve, differences_from_paper, notes):
 
 
 def _by_step(rows):
-    """One row for each step, the last one given, in order."""
-    return [row for _, row in sorted({row["step"]: row for row in rows}.items())]
+    """One row for each step, in order; of the same value of a step the last one given holds."""
+    merged = {}
+    for row in rows:
+        merged[row["step"]] = {**merged.get(row["step"], {}), **row}
+    return [row for _, row in sorted(merged.items())]
 
 
 def complete_recipe(resolved) -> dict[str, object]:

@@ -84,7 +84,8 @@ def test_a_run_is_read_with_its_rows_restarts_and_length(tmp_path):
     ]
     made = make_run(tmp_path / "run", rows=rows, starts=[start(0, 0), start(4, 60)])
     (tmp_path / "run" / "evaluations").mkdir()
-    watched = [{"step": step, "kind": "eval", **EVAL} for step in (3, 5)]
+    counted = {"eval_averaged/top1": 0.1, "eval_averaged/top1_without_blacklist": 0.6}
+    watched = [{"step": step, "kind": "eval", **EVAL, **counted} for step in (3, 5)]
     (made / "evaluations" / "metrics.jsonl").write_text("\n".join(map(json.dumps, watched)) + "\n")
     found = gather(made)
     (run,) = found.runs
@@ -93,6 +94,8 @@ def test_a_run_is_read_with_its_rows_restarts_and_length(tmp_path):
     assert (run.steps_per_epoch, run.total_steps, run.last_step) == (2.5, 75, 6)
     assert [row["step"] for row in run.train_rows] == [5, 6]
     assert [row["step"] for row in run.eval_rows] == [3, 5]
+    assert [row["eval_averaged/top1"] for row in run.eval_rows] == [0.1, 0.5]
+    assert all("eval_averaged/top1_without_blacklist" in row for row in run.eval_rows)
     assert run.begun_secs == 1.7e9
     assert [(one.step, one.unix_secs) for one in run.restarts] == [(4, 1.7e9 + 60)]
     assert ("model.input_height_px", 299, 75) in run.differences

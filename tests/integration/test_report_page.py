@@ -75,6 +75,8 @@ def shown(request, report, page):
     """The page as a screen of this width shows it."""
     width_px, height_px = WIDTHS_PX[request.param]
     page.open(report.as_uri(), width_px=width_px, height_px=height_px)
+    # A telephone shows a page that is too wide smaller, and then says that it is wider itself.
+    assert page.evaluate("[innerWidth, innerHeight]") == [width_px, height_px]
     return page
 
 

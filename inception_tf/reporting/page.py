@@ -35,12 +35,12 @@ p { margin: 6px 0; overflow-wrap: anywhere; }
 .results { display: flex; flex-wrap: wrap; gap: 10px; margin: 0 0 12px; }
 .result { border: 1px solid #999; border-left: 8px solid; border-radius: 4px; padding: 6px 12px;
   flex: 1 1 260px; min-width: 0; }
-.result b { font-size: 22px; margin-right: 10px; white-space: nowrap; }
+.result b { font-size: 22px; margin-right: 6px; white-space: nowrap; }
+.result span { margin-right: 14px; }
 .result p { margin: 1px 0; font-size: 14px; }
 .first { display: grid; grid-template-columns: minmax(0, 1fr); gap: 14px; align-items: start; }
 .grid { display: grid; gap: 16px;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 360px), 1fr)); }
-.four { grid-template-columns: repeat(auto-fill, minmax(min(100%, 290px), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 290px), 1fr)); }
 figure { margin: 0; min-width: 0; }
 figure img { width: 100%; height: auto; display: block; }
 figcaption { font-size: 14px; color: #444; }
@@ -61,7 +61,10 @@ td:empty { background: #f7f7f7; }
 pre { overflow-x: auto; border: 1px solid #bbb; padding: 8px; font-size: 14px; }
 summary { cursor: pointer; font-weight: 600; padding: 6px 0; overflow-wrap: anywhere; }
 code { overflow-wrap: anywhere; }
-@media (max-width: 600px) { .result b { font-size: 18px; margin-right: 4px; } }
+@media (max-width: 600px) {
+  .results { flex-wrap: nowrap; overflow-x: auto; } .result { flex: 1 0 86%; }
+  .result b { font-size: 18px; margin-right: 4px; } .result span { margin-right: 6px; }
+}
 @media (min-width: 1000px) {
   .first { grid-template-columns: repeat(3, minmax(0, 1fr)); }
   .first .second { order: 2; } .first .differs { order: 3; }
@@ -120,7 +123,7 @@ def page_html(report: Report, groups: dict[str, list[Figure]]) -> str:
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>Report: {_text(names)}</h1>",
         *_first_screen(report, groups["main"]),
         *_pairs(groups["pairs"]),
-        _section("Over time", _grid(groups["timelines"], "four"), when=report.runs),
+        _section("Over time", _grid(groups["timelines"]), when=report.runs),
         *_tables(report),
         *_worst(report),
         *_configs(report),
@@ -147,7 +150,7 @@ def _first_screen(report, figures):
         for table in page_tables.paper_differences(report.runs)
     )
     return [
-        f'<div class="results">{"".join(cards)}</div>',
+        f'<div class="results" tabindex="0">{"".join(cards)}</div>',
         f'<div class="first">{top1}'
         f'<div class="differs" id="differs"><h2>What differs from the paper</h2>{differs}</div>'
         f'<div class="second">{top5}</div></div>',
@@ -158,7 +161,7 @@ def _card(result, color):
     errors = ""
     if result.top1:
         errors = (
-            f"<p><b>{_text(result.top1)}</b>top-1 error "
+            f"<p><b>{_text(result.top1)}</b><span>top-1</span> "
             f"<b>{_text(result.top5)}</b>top-5 error</p>"
         )
     lines = [f"{result.label}: {result.network}; {result.progress}", *result.details]
@@ -253,8 +256,8 @@ def _section(title, *parts, when=True):
     return f"<section><h2>{_text(title)}</h2>{''.join(parts)}</section>" if when else ""
 
 
-def _grid(figures: Sequence[Figure], kind=""):
-    return f'<div class="grid {kind}">{"".join(map(_figure, figures))}</div>'
+def _grid(figures: Sequence[Figure]):
+    return f'<div class="grid">{"".join(map(_figure, figures))}</div>'
 
 
 def _figure(figure):

@@ -97,13 +97,13 @@ def is_imagenet(runs: Sequence[Run]) -> bool:
     return any(run.num_classes == published.NUM_CLASSES for run in runs)
 
 
-def upper_limit(curves: Sequence[Curve], marks) -> float:
-    """Where the error axis ends, in percent: the first quarter of a curve may leave it."""
+def error_limits(curves: Sequence[Curve], marks) -> tuple[float, float]:
+    """Both ends of the error axis, in percent: the first quarter of a curve may leave it."""
     seen = [mark[2] for mark in marks]
     for curve in curves:
         later = curve.y[len(curve.y) // 4 :]
         seen += [value for value in later if not math.isnan(value)]
-    return min(101.0, 1.15 * max(seen, default=100.0))
+    return 0.8 * min(seen, default=0.0), min(101.0, 1.15 * max(seen, default=100.0))
 
 
 def timeline_axis(runs: Sequence[Run]) -> str:
@@ -198,7 +198,7 @@ def _error_figure(number, runs, *, styled_as=None):
     metric, networks = published.FIGURES[number]
     curves = [error_curve(run, metric) for run in runs]
     marks = end_points(runs, networks, metric)
-    limit = upper_limit(curves, marks)
+    limits = error_limits(curves, marks)
     figure, axes = _new_figure()
     styles = [list(styled_as or runs).index(run) for run in runs]
     for point, epoch, error in marks:
@@ -210,7 +210,7 @@ def _error_figure(number, runs, *, styled_as=None):
         )  # fmt: skip
     _draw_curves(axes, curves, styles)
     axes.set_xlim(0, max([mark[1] for mark in marks] + [1.02 * max(c.x, default=0) for c in curves]))
-    axes.set_ylim(0, limit)
+    axes.set_ylim(*limits)
     axes.set(xlabel="epochs" if all(run.steps_per_epoch for run in runs) else "steps",
              ylabel=_METRICS[metric])  # fmt: skip
     _add_legend(figure, axes)
@@ -220,7 +220,7 @@ def _error_figure(number, runs, *, styled_as=None):
         png=_png_of(figure),
         title=f"{_METRICS[metric].removesuffix(', %').capitalize()} over epochs",
         alt=f"{what}, beside the published end points",
-        caption=_error_caption(number, runs, curves, limit),
+        caption=_error_caption(number, runs, curves, limits[1]),
     )
 
 

@@ -81,9 +81,9 @@ def test_the_pairs_of_figures_21_to_24_are_those_of_the_runs_networks():
 def test_the_beginning_may_leave_the_axis_but_nothing_that_follows():
     rows = [evaluation(step, top1) for step, top1 in ((1, 0.0), (2, 0.5), (3, 0.6), (4, 0.7))]
     curve = page_figures.error_curve(run(eval_rows=rows), "top1")
-    assert page_figures.upper_limit([curve], []) == pytest.approx(57.5)
-    assert page_figures.upper_limit([curve], [(None, 1.0, 80.0)]) == pytest.approx(92.0)
-    assert page_figures.upper_limit([], []) == 101.0
+    assert page_figures.error_limits([curve], []) == pytest.approx((24.0, 57.5))
+    assert page_figures.error_limits([curve], [(None, 1.0, 80.0)]) == pytest.approx((24.0, 92.0))
+    assert page_figures.error_limits([], []) == (0.0, 101.0)
 
 
 def test_time_counts_from_the_first_start_and_restarts_stand_in_it():

@@ -39,7 +39,7 @@ def worst_of_run(run, files, *, data_dir=None) -> WorstClasses:
         if subset.get("classes") and not model["is_ensemble"]
     ]
     if not choices:
-        note = f"No evaluation with figures for each class lies with the run. To make one: {command}"
+        note = f"No evaluation with figures for each class lies with the run. It takes: {command}"
         return WorstClasses(label=run.label, note=note)
 
     def rank(choice):
@@ -86,7 +86,11 @@ def _worst(label, content, model, subset, *, data_dir, cache_dir):
     images, note = {}, ""
     try:
         names = {one["index"] - first: one["name"] for one in wrong}
-        images = _examples(place, content["data"]["split"], names, cache_dir)
+        # Records without a manifest do not say what label their first class has.
+        base = model["networks"][0]["details"].get("label_base") if data_dir is None else None
+        images = _examples(
+            place, content["data"]["split"], names, cache_dir=cache_dir, label_base=base
+        )
     except (DataError, OSError) as error:
         if data_dir is not None:
             raise
@@ -106,7 +110,9 @@ def _worst(label, content, model, subset, *, data_dir, cache_dir):
 
 def _class(found, confusions, images):
     taken_for = [
-        (one["predicted_name"], one["count"]) for one in confusions if one["label"] == found["index"]
+        (one["predicted_name"], one["count"])
+        for one in confusions
+        if one["label"] == found["index"]
     ]
     return WorstClass(
         index=found["index"],
@@ -119,13 +125,15 @@ def _class(found, confusions, images):
     )
 
 
-def _examples(data_dir, split, names, cache_dir):
+def _examples(data_dir, split, names, *, cache_dir, label_base):
     """label -> JPEG bytes of the first images of these labels, shrunk; reads no more than needed.
 
     Raises:
       DataError: no such records, or of other classes than `names`: label -> name.
     """
-    facts, index = manifest.open_index(data_dir, split, cache_dir=cache_dir)
+    facts, index = manifest.open_index(
+        data_dir, split, cache_dir=cache_dir, label_base=label_base
+    )
     theirs = dict(enumerate(facts.class_names))
     if other := [name for label, name in names.items() if theirs.get(label) != name]:
         raise DataError(

@@ -140,7 +140,7 @@ def _by_step(rows):
 
 
 def complete_recipe(resolved) -> dict[str, object]:
-    """The recipe of a resolved config, options that it leaves out as the network's builder has them."""
+    """The recipe of a resolved config; options that it leaves out are those of the builder."""
     network = resolved.sections["model"].name
 
     def whole(parameter, value):

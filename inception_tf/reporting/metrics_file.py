@@ -17,7 +17,7 @@ from inception_tf import durable
 
 METRICS_FILE = "metrics.jsonl"
 SUPERSEDED_FILE = "metrics.superseded.jsonl"
-UNIX_SECS = "perf/unix_secs"  # wall time of a row of training; like all of perf/ no part of the bits
+UNIX_SECS = "perf/unix_secs"  # wall time of a row of training; as all of perf/ it does not repeat
 
 _RESERVED = ("step", "kind")
 _NON_FINITE = ("NaN", "Infinity", "-Infinity")

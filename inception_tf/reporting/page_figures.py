@@ -209,7 +209,8 @@ def _error_figure(number, runs, *, styled_as=None):
             label=f"published: {point.name}, {error}",
         )  # fmt: skip
     _draw_curves(axes, curves, styles)
-    axes.set_xlim(0, max([mark[1] for mark in marks] + [1.02 * max(c.x, default=0) for c in curves]))
+    ends = [epoch for _, epoch, _ in marks] + [1.02 * max(c.x, default=0.0) for c in curves]
+    axes.set_xlim(0, max(ends))
     axes.set_ylim(*limits)
     axes.set(xlabel="epochs" if all(run.steps_per_epoch for run in runs) else "steps",
              ylabel=_METRICS[metric])  # fmt: skip
@@ -265,7 +266,8 @@ def _draw_curves(axes, curves, styles):
             axes.axvline(place, color=color, linestyle=(0, (1, 2)), linewidth=1.2, zorder=2)
             axes.plot(
                 [place], [1.0], marker="v", color=color, linestyle="none", clip_on=False,
-                transform=axes.get_xaxis_transform(), label=next(restarts, None), markersize=6, zorder=6,
+                transform=axes.get_xaxis_transform(), label=next(restarts, None), markersize=6,
+                zorder=6,
             )  # fmt: skip
 
 

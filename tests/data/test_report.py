@@ -29,9 +29,11 @@ def make_run(path, *gin_params, rows=(), starts=(), has_facts=True):
     directory = RunDirectory(path)
     directory.save_config(resolved("digits.gin", *gin_params).text())
     if has_facts:
-        facts = {"device_kind": "CPU", "intra_op_threads": 1, "deterministic": True}
         directory.save_facts(
-            RunFacts(num_classes=3, class_names=CLASSES, num_examples=160, topology="", kernels={}, **facts)
+            RunFacts(
+                num_classes=3, class_names=CLASSES, num_examples=160, device_kind="CPU",
+                intra_op_threads=1, deterministic=True, topology="", kernels={},
+            )
         )  # fmt: skip
     lines = [row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows]
     (path / "metrics.jsonl").write_text("".join(lines))
@@ -176,7 +178,8 @@ def test_evaluations_that_lie_in_no_run_are_taken_by_file_and_by_directory(tmp_p
     assert "other.json" in gather(evaluations=[tmp_path]).notes[0]
     for wrong in (tmp_path / "other.json", tmp_path / "nothing", tmp_path / "newer.json"):
         (tmp_path / "newer.json").write_text(evaluation("x", "y", version=2))
-        assert report.main([f"--evaluations={wrong}", f"--out={tmp_path / 'out'}"]) == EXIT_USER_ERROR
+        given = [f"--evaluations={wrong}", f"--out={tmp_path / 'out'}"]
+        assert report.main(given) == EXIT_USER_ERROR
         assert str(wrong) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

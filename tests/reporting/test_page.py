@@ -17,7 +17,9 @@ def report(**changes):
     run = Run(
         label=EVIL, path=EVIL, network="inception_v4", variant="released", num_classes=10,
         steps_per_epoch=10.0, total_steps=40, config_text=EVIL,
-        eval_rows=[{"step": 10, "kind": "eval", "eval_averaged/top1": 0.9, "eval_averaged/top5": 1.0}],
+        eval_rows=[
+            {"step": 10, "kind": "eval", "eval_averaged/top1": 0.9, "eval_averaged/top5": 1.0}
+        ],
         differences=[("model.name", EVIL, "b")],
     )  # fmt: skip
     worst = WorstClasses(
@@ -63,7 +65,8 @@ def test_names_are_text_and_never_markup(written):
 
 def test_the_page_needs_nothing_else(written):
     out, text = written
-    places = [attrs[name] for _, attrs in Elements(text).found for name in ("src", "href") if name in attrs]
+    elements = Elements(text).found
+    places = [attrs[name] for _, attrs in elements for name in ("src", "href") if name in attrs]
     assert places and all(place.startswith(("data:", "#")) for place in places)
     assert "url(" not in text and "@import" not in text
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', text)

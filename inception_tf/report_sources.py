@@ -189,13 +189,31 @@ def _read_file(path):
         is_ours = content["format"] == evaluation_files.FORMAT
     except (OSError, ValueError, KeyError, TypeError):
         is_ours = False
-    if not is_ours or content.get("version") != evaluation_files.VERSION:
+    is_ours = is_ours and content.get("version") == evaluation_files.VERSION
+    if not is_ours or not _is_whole(content):
         raise ConfigError(
             f"An evaluation file is JSON of {evaluation_files.FORMAT}, version "
             f"{evaluation_files.VERSION}.",
             received=str(path),
         )
     return content
+
+
+def _is_whole(content):
+    """Whether every field that a report reads is there."""
+    try:
+        _measured("", content, label="", recipe_of=lambda _: None, run=None)
+        data = content["data"]
+        fields = [data["data_dir"], data["split"]]
+        for subset in (subset for model in content["models"] for subset in model["subsets"]):
+            for one in subset.get("classes") or ():
+                fields += [one["index"], one["name"], one["num_examples"]]
+                fields += [one["top1_count"], one["top5_count"]]
+            for one in (subset.get("confusions") or ()) if subset.get("classes") else ():
+                fields += [one["label"], one["predicted_name"], one["count"]]
+    except (KeyError, TypeError, AttributeError, IndexError):
+        return False
+    return True
 
 
 def _measured(path, content, *, label, recipe_of, run):

@@ -176,8 +176,10 @@ def test_evaluations_that_lie_in_no_run_are_taken_by_file_and_by_directory(tmp_p
         assert (network.name, network.variant) == ("inception_v3", "released")
         assert measured.label == "" and network.recipe is None
     assert "other.json" in gather(evaluations=[tmp_path]).notes[0]
-    for wrong in (tmp_path / "other.json", tmp_path / "nothing", tmp_path / "newer.json"):
-        (tmp_path / "newer.json").write_text(evaluation("x", "y", version=2))
+    (tmp_path / "newer.json").write_text(evaluation("x", "y", version=2))
+    (tmp_path / "less.json").write_text(evaluation("x", "y").replace('"num_crops"', '"num"'))
+    for wrong in ("other.json", "nothing", "newer.json", "less.json"):
+        wrong = tmp_path / wrong
         given = [f"--evaluations={wrong}", f"--out={tmp_path / 'out'}"]
         assert report.main(given) == EXIT_USER_ERROR
         assert str(wrong) in capsys.readouterr().err

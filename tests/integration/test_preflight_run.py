@@ -104,9 +104,7 @@ def test_other_code_on_one_worker_is_refused_with_its_file(tmp_path, data_dir):
     with open(other / "inception_tf" / "data" / "order.py", "a", encoding="utf-8") as file:
         file.write("# changed\n")
     # Where `python -m` starts comes before PYTHONPATH.
-    status, said = run_two(
-        train_command(tmp_path / "run", data_dir, "--dry_run"), {"directory": str(other)}
-    )
+    status, said = run_two(train_command(tmp_path / "run", data_dir), {"directory": str(other)})
     assert_refused_by_both(status, said, "code of inception_tf/data/order.py: ")
     assert said.count("code of ") == said.count("code of inception_tf/data/order.py: ")
 

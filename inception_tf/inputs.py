@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from inception_tf.cluster import Assignment
-from inception_tf.data import order, pipeline
+from inception_tf.data import evaluation_pipeline, order, pipeline
 from inception_tf.data.manifest import Manifest, find_data_dir, open_index
 from inception_tf.data.photo import PhotoEdits, edits_of
 from inception_tf.data.records import RecordReader
@@ -178,7 +178,7 @@ def _train_dataset(inputs, experiment, assignment, *, start_step):
 def eval_batches(inputs, experiment, cluster):
     """Distributed data set of the evaluation split, every record once."""
     reader = inputs.readers[experiment.data.eval_split]
-    dataset = pipeline.eval_dataset(
+    dataset = evaluation_pipeline.eval_dataset(
         reader,
         num_examples=reader.num_examples,
         replica_batch=experiment.evaluation.replica_batch,

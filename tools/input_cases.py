@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from inception_tf.cluster import Assignment
-from inception_tf.data import image, order, pipeline, png
+from inception_tf.data import evaluation_pipeline, image, order, pipeline, png
 from inception_tf.data.augmentation import Augmentation
 
 SIDE_PX = 299
@@ -87,7 +87,7 @@ def own_pipelines(reader, *, replica_batch, threads):
         spec=spec,
         **SIZE,
     )
-    evaluation = pipeline.eval_dataset(
+    evaluation = evaluation_pipeline.eval_dataset(
         reader,
         num_examples=reader.num_examples,
         replica_batch=replica_batch,

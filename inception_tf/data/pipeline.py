@@ -13,7 +13,7 @@ import tensorflow as tf
 from inception_tf.data import boxes, image, order
 from inception_tf.errors import ConfigError
 
-_PADDING = -1  # the position of an image that fills up a batch and is never read
+PADDING = -1  # the position of an image that fills up a batch and is never read
 READS_AHEAD = 4  # micro-batches whose bytes are read while earlier ones are decoded
 
 
@@ -133,69 +133,11 @@ def train_dataset(
     dataset = tf.data.Dataset.counter(start=first)
     dataset = dataset.map(functools.partial(_train_places, **order_of))
     read = reader.read_with_boxes if augmentation.use_bounding_boxes else reader.read
-    dataset = _decoded(dataset, read, decode, **size, spec=spec, label_offset=label_offset)
+    dataset = decoded(dataset, read, decode, **size, spec=spec, label_offset=label_offset)
     dataset = dataset.batch(assignment.rounds * assignment.replica_batch, drop_remainder=True)
     dataset = dataset.map(element)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     return finish(dataset, num_local=assignment.num_local, spec=spec)
-
-
-def eval_dataset(
-    reader,
-    *,
-    num_examples: int,
-    replica_batch: int,
-    num_physical: int,
-    first_local: int,
-    num_local: int,
-    crop: image.EvaluationCrop,
-    height_px: int,
-    width_px: int,
-    spec: DataSpec,
-    label_offset: int = 0,
-) -> tf.data.Dataset:
-    """This worker's evaluation batches: over all workers every record exactly once.
-
-    Elements come in the order (evaluation step, local replica). Every physical replica gets the
-    same number of them, as collective operations need; what is left over is padding.
-
-    Args:
-      reader: as for `train_dataset`.
-      num_examples: records of the split.
-      replica_batch: images b per element.
-      num_physical: physical replicas over all workers.
-      first_local: this worker's first physical replica.
-      num_local: this worker's physical replicas.
-      crop: the fixed crop.
-      height_px, width_px: size of an image.
-      spec: parallelism and prefetching.
-      label_offset: as for `train_dataset`.
-
-    Returns:
-      {'images': float32 [b, H, W, 3] in [-1, 1], 'labels': int32 [b], 'valid': bool [b]};
-      padding is zeros with valid False.
-    """
-    num_elements = -(-num_examples // (replica_batch * num_physical)) * num_local
-    size = {"height_px": height_px, "width_px": width_px}
-
-    def places(index):
-        physical = first_local + index % num_local
-        first = (index // num_local * num_physical + physical) * replica_batch
-        ids = first + tf.range(replica_batch, dtype=tf.int64)
-        ids = tf.where(ids < num_examples, ids, _PADDING)
-        return ids, ids
-
-    def decode(jpeg, *_):
-        return image.decode_evaluation(jpeg, crop=crop, **size)
-
-    def element(images, labels, ids):
-        return {"images": images, "labels": labels, "valid": ids != _PADDING}
-
-    dataset = tf.data.Dataset.range(num_elements).map(places)
-    dataset = _decoded(dataset, reader.read, decode, **size, spec=spec, label_offset=label_offset)
-    dataset = dataset.batch(replica_batch, drop_remainder=True).map(element)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_elements))
-    return finish(dataset, num_local=num_local, spec=spec)
 
 
 def synthetic_dataset(
@@ -261,10 +203,10 @@ def _train_places(index, *, assignment, seed, num_examples):
     positions = order.step_positions(step, declared, assignment=assignment)
     ids = order.record_ids(positions, seed=seed, num_examples=num_examples)
     is_real = declared < assignment.num_replicas
-    return tf.where(is_real, ids, _PADDING), tf.where(is_real, positions, _PADDING)
+    return tf.where(is_real, ids, PADDING), tf.where(is_real, positions, PADDING)
 
 
-def _decoded(places, read_records, decode, *, height_px, width_px, spec, label_offset):
+def decoded(places, read_records, decode, *, height_px, width_px, spec, label_offset):
     """Single images in order: float32 [H, W, 3], int32 label, int64 position.
 
     Args:
@@ -280,7 +222,7 @@ def _decoded(places, read_records, decode, *, height_px, width_px, spec, label_o
 
     def example(jpeg, label, position, box_bytes):
         pixels = tf.cond(
-            tf.equal(position, _PADDING),
+            tf.equal(position, PADDING),
             lambda: tf.zeros([height_px, width_px, 3]),
             lambda: decode(jpeg, position, box_bytes),
         )
@@ -301,7 +243,7 @@ def _read(read_records, ids, *, label_offset):
         jpegs = np.full(ids.shape, b"", dtype=object)
         labels = np.zeros(ids.shape, dtype=np.int32)
         box_bytes = np.full(ids.shape, b"", dtype=object)
-        is_real = ids != _PADDING
+        is_real = ids != PADDING
         if is_real.any():
             jpegs[is_real], real_labels, *rest = read_records(ids[is_real])
             labels[is_real] = real_labels + label_offset

@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from inception_tf import products
-from inception_tf.data import image, image_files, pipeline
+from inception_tf.data import evaluation_pipeline, image, image_files, pipeline
 from inception_tf.errors import ConfigError
 from inception_tf.serving.signatures import ExportSpec, check_export, export_saved_model
 
@@ -213,7 +213,7 @@ def test_evaluation_features_and_export_see_the_same_pixels(name, files, tmp_pat
         def read(self, record_ids):
             return np.array([jpegs[i] for i in record_ids], object), record_ids.astype(np.int32)
 
-    batches = pipeline.eval_dataset(
+    batches = evaluation_pipeline.eval_dataset(
         Reader(),
         num_examples=3,
         replica_batch=3,

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from inception_tf.cluster import Assignment
+from inception_tf.data import evaluation_pipeline
 from inception_tf.data import image
 from inception_tf.data import order
 from inception_tf.data import pipeline
@@ -230,7 +231,7 @@ def test_undecodable_bytes_raise(jpegs, damaged):
 
 
 def evaluation(reader, *, num_physical, num_local, first_local=0, replica_batch=16, **changes):
-    return pipeline.eval_dataset(
+    return evaluation_pipeline.eval_dataset(
         reader,
         num_examples=NUM_EXAMPLES,
         replica_batch=replica_batch,

@@ -13,7 +13,7 @@ import tensorflow as tf
 from inception_tf import inputs
 from inception_tf.cluster import Assignment
 from inception_tf.data import image
-from inception_tf.data import pipeline
+from inception_tf.data import evaluation_pipeline, pipeline
 from inception_tf.data.manifest import find_data_dir
 from inception_tf.data.manifest import open_index
 from inception_tf.data.records import RecordReader
@@ -153,7 +153,7 @@ def test_pngs_reach_training_and_evaluation_pixel_by_pixel(cifar):
         reader, assignment=assignment, num_examples=20, start_step=0, seed=3,
         augmentation=WHOLE, spec=spec, label_offset=1, **CIFAR_PX,
     )  # fmt: skip
-    evaluation = pipeline.eval_dataset(
+    evaluation = evaluation_pipeline.eval_dataset(
         reader, num_examples=20, replica_batch=20, num_physical=1, first_local=0, num_local=1,
         crop=image.EvaluationCrop(central_fraction=1.0), spec=spec, label_offset=1, **CIFAR_PX,
     )  # fmt: skip

@@ -119,6 +119,8 @@ def _watch(sources):
         raise ConfigError(
             "--watch follows one run directory with its single crop, all images and both weights.",
             received=", ".join(beside) or f"{len(sources)} sources",
+            remedy="Evaluate single steps without --watch; the images without the blacklist are "
+            "counted too with --gin_param=\"evaluation.blacklist = 'FILE'\".",
         )
     is_complete = watching.watch_run(
         _experiment_of(sources[0], reads=(*_READS, "training")),

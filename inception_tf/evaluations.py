@@ -142,7 +142,7 @@ def evaluate(experiment, request: Request, *, resolve_run) -> str:
       UserError: a source, the records or a subset cannot be used.
     """
     # What is wrong here should not wait for the network.
-    wanted = subsets.open_subsets(request.subsets, **request.lists)
+    wanted = _open_subsets(request, experiment)
     home = RunDirectory(_home_of(request))
     with lost_workers.join(experiment, home, verb="evaluate") as (cluster, watch):
         data = experiment.data
@@ -172,6 +172,16 @@ def evaluate(experiment, request: Request, *, resolve_run) -> str:
             del member  # its variables: the next network has its own
             gc.collect()
     return _told(request, answers, wanted, inputs) if cluster.is_chief else ""
+
+
+def _open_subsets(request, experiment):
+    """The subsets; of a blacklist that the request does not name the configuration says it."""
+    lists = dict(request.lists)
+    if subsets.WITHOUT_BLACKLIST in request.subsets and not any(
+        lists.get(name) for name in ("blacklist", "imagenet_meta_dir")
+    ):
+        lists["blacklist"] = experiment.evaluation.blacklist
+    return subsets.open_subsets(request.subsets, **lists)
 
 
 def _home_of(request):

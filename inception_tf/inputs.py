@@ -1,6 +1,7 @@
 """The data of a run: what was found, and this worker's batches of it."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 
@@ -12,10 +13,12 @@ from inception_tf.data import evaluation_pipeline, order, pipeline
 from inception_tf.data.manifest import Manifest, find_data_dir, open_index
 from inception_tf.data.photo import PhotoEdits, edits_of
 from inception_tf.data.records import RecordReader
-from inception_tf.errors import ConfigError
+from inception_tf.errors import ConfigError, DataError
+from inception_tf.evaluation import official_lists
 
 SYNTHETIC_CLASSES = 1000
 SYNTHETIC_EXAMPLES = 1_281_167  # an epoch as long as ImageNet's
+_NAMES_TRIED = 64  # read at the start, spread over the split; the others while they are evaluated
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,8 @@ class Inputs:
       num_classes: K without background.
       class_names: K names; () when generated.
       num_train_examples: length of an epoch.
+      stays: bool [50,001]: whether ImageNet's blacklist leaves the validation image of a number in;
+        None where the images without it are not counted apart.
     """
 
     data_dir: str | None = None
@@ -38,6 +43,7 @@ class Inputs:
     num_classes: int
     class_names: tuple[str, ...] = ()
     num_train_examples: int
+    stays: np.ndarray | None = None
 
     @property
     def is_synthetic(self) -> bool:
@@ -58,7 +64,7 @@ def generated_inputs(model_spec):
     )
 
 
-def open_inputs(data_spec, model_spec, *, run_dir, splits, trains=False):
+def open_inputs(data_spec, model_spec, *, run_dir, splits, trains=False, blacklist=None):
     """Finds the records and opens an index of every split that is needed.
 
     Args:
@@ -67,21 +73,15 @@ def open_inputs(data_spec, model_spec, *, run_dir, splits, trains=False):
       run_dir: keeps the indices where the data directory is read-only.
       splits: splits to open, the training split first where it is among them.
       trains: whether the training split is trained on, where bad records may be left out.
+      blacklist: `evaluation.blacklist`, where the evaluation split is evaluated with it.
 
     Raises:
-      DataError: no records where they are looked for, or damaged ones.
+      DataError: no records where they are looked for, damaged ones, or other images than those
+        that the blacklist is about.
       ConfigError: the model has another number of classes than the records.
     """
-    if data_spec.data_dir is not None:
-        # A place that was named is the only one: falling back would train on other data.
-        candidates = [("--data_dir or data.data_dir", data_spec.data_dir)]
-    else:
-        candidates = [
-            ("--data_dir or data.data_dir", None),
-            ("$TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR")),
-            ("the default", os.path.expanduser("~/tensorflow_datasets")),
-        ]
-    data_dir, where_from = find_data_dir(candidates, splits[0])
+    stays = None if blacklist is None else official_lists.read_blacklist(blacklist)
+    data_dir, where_from = find_data_dir(_places(data_spec), splits[0])
     readers = {}
     for split in splits:
         manifest, index = open_index(
@@ -105,6 +105,9 @@ def open_inputs(data_spec, model_spec, *, run_dir, splits, trains=False):
             received=f"{model_spec.num_classes}, where {data_dir} has {manifest.num_classes}",
             remedy="Leave model.num_classes out, or give the records that it was meant for.",
         )
+    if stays is not None:
+        where = f"split {data_spec.eval_split} of {data_dir}"
+        _check_official(stays, readers[data_spec.eval_split], where=where)
     first = readers[splits[0]]
     return Inputs(
         data_dir=data_dir,
@@ -114,6 +117,46 @@ def open_inputs(data_spec, model_spec, *, run_dir, splits, trains=False):
         num_classes=manifest.num_classes,
         class_names=manifest.class_names,
         num_train_examples=first.num_examples,
+        stays=stays,
+    )
+
+
+def _places(data_spec):
+    """(what names it, directory) of each place where the records may be."""
+    if data_spec.data_dir is not None:
+        # A place that was named is the only one: falling back would train on other data.
+        return [("--data_dir or data.data_dir", data_spec.data_dir)]
+    return [
+        ("--data_dir or data.data_dir", None),
+        ("$TFDS_DATA_DIR", os.environ.get("TFDS_DATA_DIR")),
+        ("the default", os.path.expanduser("~/tensorflow_datasets")),
+    ]
+
+
+def _check_official(stays, reader, *, where):
+    """Raises DataError unless the records seem to be ImageNet's 50,000 validation images."""
+    if reader.num_examples != official_lists.NUM_VALIDATION:
+        raise _not_official(f"{reader.num_examples:,} records in {where}")
+    last = reader.num_examples - 1
+    ids = np.unique(np.linspace(0, last, _NAMES_TRIED).astype(np.int64))
+    _staying(stays, reader.read_with_names(ids)[2])
+
+
+def _staying(stays, file_names):
+    """Bool [n]: which images stay; DataError where a file name is none of ImageNet's."""
+    numbers = [official_lists.official_number(name) for name in file_names]
+    if 0 in numbers:
+        raise _not_official(f"an image named {file_names[numbers.index(0)]!r}")
+    return stays[numbers]
+
+
+def _not_official(received):
+    return DataError(
+        f"evaluation.blacklist is about ImageNet's {official_lists.NUM_VALIDATION:,} validation"
+        " images under their official names, ILSVRC2012_val_00000001.JPEG up to 50000.",
+        received=received,
+        remedy="Leave it out, or evaluate those: python -m inception_tf.records build imagenet, "
+        "or TensorFlow Datasets' imagenet2012.",
     )
 
 
@@ -178,6 +221,7 @@ def _train_dataset(inputs, experiment, assignment, *, start_step):
 def eval_batches(inputs, experiment, cluster):
     """Distributed data set of the evaluation split, every record once."""
     reader = inputs.readers[experiment.data.eval_split]
+    is_counted = None if inputs.stays is None else functools.partial(_staying, inputs.stays)
     dataset = evaluation_pipeline.eval_dataset(
         reader,
         num_examples=reader.num_examples,
@@ -190,6 +234,7 @@ def eval_batches(inputs, experiment, cluster):
         width_px=experiment.model.input_width_px,
         spec=experiment.data,
         label_offset=int(experiment.model.background_class),
+        is_counted=is_counted,
     )
     return _distribute(dataset, cluster.strategy)
 

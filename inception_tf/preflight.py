@@ -319,6 +319,8 @@ def data_facts(inputs):
         "class names": _digest(json.dumps(inputs.class_names).encode()),
         "photo edits": str(inputs.photo_edits),
     }
+    if inputs.stays is not None:
+        facts["blacklist"] = _digest(inputs.stays.tobytes())
     for split, reader in inputs.readers.items():
         index = reader.index
         arrays = (index.shard, index.offset, index.length, index.crc)

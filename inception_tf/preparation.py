@@ -164,8 +164,9 @@ def _open_inputs(experiment, cache_dir, *, is_synthetic):
         return run_inputs.generated_inputs(experiment.model)
     splits = [experiment.data.train_split, experiment.data.eval_split]
     return run_inputs.open_inputs(
-        experiment.data, experiment.model, run_dir=cache_dir, splits=splits, trains=True
-    )
+        experiment.data, experiment.model, run_dir=cache_dir, splits=splits, trains=True,
+        blacklist=experiment.evaluation.blacklist,
+    )  # fmt: skip
 
 
 def build_model(model_spec, training, *, num_classes, total_steps=None):

@@ -142,10 +142,11 @@ def evaluate_split(experiment, evaluator, values, cluster, inputs, *, is_stop_as
       is_stop_asked: asked after every batch; where any worker's says True, all leave off.
 
     Returns:
-      An EvaluationResult; None where it was left off.
+      An EvaluationResult, with `without_blacklist` where the inputs have a blacklist; None where
+      it was left off.
 
     Raises:
-      DataError: a record that cannot be read or decoded.
+      DataError: a record that cannot be read or decoded, or is not what the blacklist is about.
     """
     reader = inputs.readers[experiment.data.eval_split]
     num_steps = evaluation_steps(
@@ -160,6 +161,7 @@ def evaluate_split(experiment, evaluator, values, cluster, inputs, *, is_stop_as
             values,
             num_examples=reader.num_examples,
             num_steps=num_steps,
+            num_counted=None if inputs.stays is None else int(np.count_nonzero(inputs.stays)),
             is_stop_asked=is_stop_asked,
         )
     except tf.errors.OpError as error:

@@ -120,7 +120,11 @@ def watch_run(experiment, *, run_dir, tell) -> bool:
         stop_requests.install()  # TensorFlow's own handler, set by the strategy, swallows SIGTERM
         data = experiment.data
         inputs = run_inputs.open_inputs(
-            data, experiment.model, run_dir=directory.path, splits=[data.eval_split]
+            data,
+            experiment.model,
+            run_dir=directory.path,
+            splits=[data.eval_split],
+            blacklist=experiment.evaluation.blacklist,
         )
         while (facts := directory.read_facts()) is None:  # the run has only just begun
             if stop_requests.has_arrived():

@@ -246,6 +246,7 @@ def inputs(**changes):
         manifest=types.SimpleNamespace(label_base=changes.get("label_base", 1)),
         photo_edits="none",
         readers={"train": types.SimpleNamespace(index=index)},
+        stays=changes.get("stays"),
     )
 
 
@@ -257,6 +258,7 @@ def inputs(**changes):
         ({"crc": np.array([0, 1, 2, 4])}, "train content"),
         ({"offset": np.array([0, 2, 1, 3])}, "train content"),
         ({"shard": np.array([0, 1, 2, 2])}, "train content"),
+        ({"stays": np.array([False, True])}, "blacklist"),
     ],
 )
 def test_whatever_decides_the_records_is_a_fact(change, fact):
@@ -264,6 +266,11 @@ def test_whatever_decides_the_records_is_a_fact(change, fact):
         [preflight.data_facts(inputs()), preflight.data_facts(inputs(**change))]
     )
     assert row.startswith(f"{fact}: ")
+
+
+def test_another_blacklist_is_another_fact():
+    stays = [np.array([False, True, True]), np.array([False, True, False])]
+    assert preflight.differences([preflight.data_facts(inputs(stays=one)) for one in stays])
 
 
 # -- the run directory -----------------------------------------------------------------------------

@@ -1,8 +1,14 @@
 """The evaluation batches of a worker: over all workers every record exactly once."""
 
+import functools
+
+import numpy as np
 import tensorflow as tf
 
 from inception_tf.data import image, pipeline
+from inception_tf.errors import DataError
+
+_COUNTED = b"counted"
 
 
 def eval_dataset(
@@ -18,6 +24,7 @@ def eval_dataset(
     width_px: int,
     spec: pipeline.DataSpec,
     label_offset: int = 0,
+    is_counted=None,
 ) -> tf.data.Dataset:
     """This worker's evaluation batches: over all workers every record exactly once.
 
@@ -25,7 +32,7 @@ def eval_dataset(
     same number of them, as collective operations need; what is left over is padding.
 
     Args:
-      reader: as for `pipeline.train_dataset`.
+      reader: as for `pipeline.train_dataset`; with `is_counted` also `read_with_names`.
       num_examples: records of the split.
       replica_batch: images b per element.
       num_physical: physical replicas over all workers.
@@ -35,31 +42,57 @@ def eval_dataset(
       height_px, width_px: size of an image.
       spec: parallelism and prefetching.
       label_offset: as for `pipeline.train_dataset`.
+      is_counted: from file names, str [n], to whether each image counts in a second result too,
+        bool [n]; raises DataError for names that it does not know. None: there is no second one.
 
     Returns:
-      {'images': float32 [b, H, W, 3] in [-1, 1], 'labels': int32 [b], 'valid': bool [b]};
-      padding is zeros with valid False.
+      {'images': float32 [b, H, W, 3] in [-1, 1], 'labels': int32 [b], 'valid': bool [b]}, with
+      `is_counted` also 'counted': bool [b]; padding is zeros with both False.
     """
     num_elements = -(-num_examples // (replica_batch * num_physical)) * num_local
     size = {"height_px": height_px, "width_px": width_px}
 
     def places(index):
-        physical = first_local + index % num_local
-        first = (index // num_local * num_physical + physical) * replica_batch
-        ids = first + tf.range(replica_batch, dtype=tf.int64)
-        ids = tf.where(ids < num_examples, ids, pipeline.PADDING)
-        return ids, ids
+        batch = index // num_local * num_physical + first_local + index % num_local
+        return _places(batch, num_examples=num_examples, replica_batch=replica_batch)
 
     def decode(jpeg, *_):
         return image.decode_evaluation(jpeg, crop=crop, **size)
 
-    def element(images, labels, ids):
-        return {"images": images, "labels": labels, "valid": ids != pipeline.PADDING}
-
+    read, keep = reader.read, _validity
+    if is_counted is not None:
+        read, keep = functools.partial(_read_marked, reader, is_counted), _validity_and_mark
     dataset = tf.data.Dataset.range(num_elements).map(places)
     dataset = pipeline.decoded(
-        dataset, reader.read, decode, **size, spec=spec, label_offset=label_offset
+        dataset, read, decode, **size, spec=spec, label_offset=label_offset, keep=keep
     )
-    dataset = dataset.batch(replica_batch, drop_remainder=True).map(element)
+    dataset = dataset.batch(replica_batch, drop_remainder=True)
+    dataset = dataset.map(lambda images, labels, kept: {"images": images, "labels": labels, **kept})
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_elements))
     return pipeline.finish(dataset, num_local=num_local, spec=spec)
+
+
+def _places(batch, *, num_examples, replica_batch):
+    """Record ids, int64 [b], of a batch counted over all replicas: as ids and as positions."""
+    ids = batch * replica_batch + tf.range(replica_batch, dtype=tf.int64)
+    ids = tf.where(ids < num_examples, ids, pipeline.PADDING)
+    return ids, ids
+
+
+def _validity(position, _):
+    return {"valid": position != pipeline.PADDING}
+
+
+def _validity_and_mark(position, mark):
+    return {"valid": position != pipeline.PADDING, "counted": mark == _COUNTED}
+
+
+def _read_marked(reader, is_counted, record_ids):
+    """As the reader's `read`, and third a mark of the images that count, object [n] of bytes."""
+    images, labels, names = reader.read_with_names(record_ids)
+    try:
+        counted = is_counted(names)
+    except DataError as error:  # kept as the reader's own are: tf.data wraps what is raised here
+        reader.first_error = reader.first_error or error
+        raise
+    return images, labels, np.where(counted, _COUNTED, b"").astype(object)

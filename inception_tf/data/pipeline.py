@@ -206,27 +206,31 @@ def _train_places(index, *, assignment, seed, num_examples):
     return tf.where(is_real, ids, PADDING), tf.where(is_real, positions, PADDING)
 
 
-def decoded(places, read_records, decode, *, height_px, width_px, spec, label_offset):
-    """Single images in order: float32 [H, W, 3], int32 label, int64 position.
+def decoded(
+    places, read_records, decode, *, height_px, width_px, spec, label_offset,
+    keep=lambda position, _: position,
+):  # fmt: skip
+    """Single images in order: float32 [H, W, 3], int32 label, and what `keep` gives.
 
     Args:
       places: data set of micro-batches (record ids, positions), int64 [n].
-      read_records: the reader's method.
-      decode: from JPEG bytes, position and boxes as bytes to pixels; not called for padding.
+      read_records: the reader's method: JPEG bytes, labels and perhaps more bytes of each image.
+      decode: from JPEG bytes, position and the other bytes to pixels; not called for padding.
       height_px, width_px, spec, label_offset: as for `train_dataset`.
+      keep: from position and the other bytes to what stands beside the image.
     """
 
     def read(ids, positions):
-        jpegs, labels, box_bytes = _read(read_records, ids, label_offset=label_offset)
-        return jpegs, labels, positions, box_bytes
+        jpegs, labels, others = _read(read_records, ids, label_offset=label_offset)
+        return jpegs, labels, positions, others
 
-    def example(jpeg, label, position, box_bytes):
+    def example(jpeg, label, position, other):
         pixels = tf.cond(
             tf.equal(position, PADDING),
             lambda: tf.zeros([height_px, width_px, 3]),
-            lambda: decode(jpeg, position, box_bytes),
+            lambda: decode(jpeg, position, other),
         )
-        return pixels, label, position
+        return pixels, label, keep(position, other)
 
     num_calls = tf.data.AUTOTUNE if spec.num_parallel_calls is None else spec.num_parallel_calls
     dataset = places.map(read, num_parallel_calls=READS_AHEAD, deterministic=True)
@@ -234,22 +238,22 @@ def decoded(places, read_records, decode, *, height_px, width_px, spec, label_of
 
 
 def _read(read_records, ids, *, label_offset):
-    """JPEG bytes, string [n], labels, int32 [n], and boxes as bytes, string [n].
+    """JPEG bytes, string [n], labels, int32 [n], and what else is read, string [n].
 
-    Padding, and boxes that are not asked for, are empty bytes; padding has label 0.
+    Padding, and what the reader does not give, is empty bytes; padding has label 0.
     """
 
     def read_real(ids):
         jpegs = np.full(ids.shape, b"", dtype=object)
         labels = np.zeros(ids.shape, dtype=np.int32)
-        box_bytes = np.full(ids.shape, b"", dtype=object)
+        others = np.full(ids.shape, b"", dtype=object)
         is_real = ids != PADDING
         if is_real.any():
             jpegs[is_real], real_labels, *rest = read_records(ids[is_real])
             labels[is_real] = real_labels + label_offset
             if rest:
-                box_bytes[is_real] = rest[0]
-        return jpegs, labels, box_bytes
+                others[is_real] = rest[0]
+        return jpegs, labels, others
 
     # Declared stateless, which by (seed, step) it is: under deterministic ops tf.data runs
     # stateful functions one at a time and without prefetching.

@@ -23,10 +23,13 @@ class EvaluationSpec:
     Attributes:
       every_epochs: epochs between evaluations; None: only at the end.
       replica_batch: images per physical replica and evaluation step.
+      blacklist: path of the official list of 1,762 of ImageNet's 50,000 validation images
+        (arXiv 1602.07261 section 5): the other 48,238 are counted apart too. None counts all only.
     """
 
     every_epochs: float | None = 1.0
     replica_batch: int = 32
+    blacklist: str | None = None
 
     def __post_init__(self):
         if self.every_epochs is not None and not self.every_epochs > 0:
@@ -73,27 +76,32 @@ class Evaluator:
         self.background_class = background_class
 
     def run(
-        self, dataset, values, *, num_examples: int, num_steps: int, is_stop_asked=bool
-    ) -> EvaluationResult | None:
+        self, dataset, values, *, num_examples: int, num_steps: int,
+        num_counted: int | None = None, is_stop_asked=bool,
+    ) -> EvaluationResult | None:  # fmt: skip
         """The result over `num_examples` images; every worker calls it and gets the same.
 
         Args:
           dataset: distributed dataset, one element per local replica and step: {'images' float32
-            [n, H, W, 3] in [-1, 1], 'labels' int32 [n] in [0, num_outputs), 'valid' bool [n]}.
+            [n, H, W, 3] in [-1, 1], 'labels' int32 [n] in [0, num_outputs), 'valid' bool [n]}, with
+            `num_counted` also 'counted' bool [n].
           values: (trainable, non-trainable): what to evaluate, in the order of
             `model.trainable_variables` and `model.non_trainable_variables`: variables of the
             strategy, Keras variables, tensors or arrays.
           num_examples: valid images in the data set, over all workers; at least 1.
           num_steps: steps that hold them (`evaluation_steps`).
+          num_counted: valid images that are 'counted': the result has `without_blacklist`, made of
+            these in the same pass. None: it has not.
           is_stop_asked: called before every batch. Where it says True on any worker, all of them
             leave off a batch later and return None.
 
         Raises:
-          DataError: `num_steps` steps hold another number of valid images, or a label without
-            an output.
+          DataError: `num_steps` steps hold another number of valid or counted images, or a label
+            without an output.
         """
         values = self.inference.local_tensors(values)
-        counts = self.inference.local_tensors(tf.zeros([NUM_COUNTS], tf.int64))
+        num_sets = 1 if num_counted is None else 2
+        counts = self.inference.local_tensors(tf.zeros([num_sets, NUM_COUNTS], tf.int64))
         iterator, num_asking = iter(dataset), None
         for _ in range(num_steps):
             asks = self.inference.local_tensors(tf.constant(int(is_stop_asked()), tf.int64))
@@ -105,9 +113,13 @@ class Evaluator:
             if num_asking is not None and int(num_asking) > 0:
                 return None
             num_asking = asking_now
-        totals = self._sum_over_replicas(counts).numpy()
+        totals, *others = self._sum_over_replicas(counts).numpy()
         _check_counts(totals, num_examples=num_examples, num_steps=num_steps)
-        return result_from_counts(totals)
+        result = result_from_counts(totals)
+        if not others:
+            return result
+        _check_counted(others[0], num_counted=num_counted)
+        return dataclasses.replace(result, without_blacklist=result_from_counts(others[0]))
 
     def probabilities(self, images, values):
         """Probabilities of the classes, on this worker's first device.
@@ -128,8 +140,11 @@ class Evaluator:
 
         def add(batch, values, counts, asks):
             logits = self.inference.logits(batch["images"], values)
-            counted = counts + batch_counts(logits, batch["labels"], batch["valid"])
-            return counted, _summed(asks)
+            sets = [batch["valid"]]
+            if counts.shape[0] == 2:
+                sets.append(batch["valid"] & batch["counted"])
+            added = [batch_counts(logits, batch["labels"], one) for one in sets]
+            return counts + tf.stack(added), _summed(asks)
 
         counts, asking = self.strategy.run(add, args=(batch, values, counts, asks))
         return counts, self.strategy.experimental_local_results(asking)[0]
@@ -159,4 +174,13 @@ def _check_counts(totals, *, num_examples, num_steps):
             "Every label must name an output of the network.",
             received=f"{totals[BAD_LABELS]} labels outside the outputs",
             remedy="Evaluate with the label convention and classes that the network was built for.",
+        )
+
+
+def _check_counted(totals, *, num_counted):
+    if totals[EXAMPLES] != num_counted:
+        raise DataError(
+            "Every image that the blacklist leaves in must be in the records exactly once.",
+            received=f"{totals[EXAMPLES]:,} of them, where {num_counted:,} are",
+            remedy="Check the records: python -m inception_tf.records check.",
         )

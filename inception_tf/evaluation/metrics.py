@@ -31,6 +31,8 @@ class EvaluationResult:
         since a mean without its worst images would flatter.
       num_non_finite: images whose loss is NaN, infinite or at least 2^31 nats. One with a NaN logit
         also counts as wrong.
+      without_blacklist: the same of the images that ImageNet's blacklist leaves in; None where
+        nobody asked for it.
     """
 
     num_examples: int
@@ -38,6 +40,7 @@ class EvaluationResult:
     top5_count: int
     loss_nats: float
     num_non_finite: int = 0
+    without_blacklist: "EvaluationResult | None" = None
 
     @property
     def top1(self) -> float:
@@ -50,7 +53,10 @@ class EvaluationResult:
         return self.top5_count / self.num_examples
 
     def as_row(self, prefix: str = "eval") -> dict[str, float]:
-        """Metric name -> value; the count of non-finite losses only where there are any."""
+        """Metric name -> value; the count of non-finite losses only where there are any.
+
+        Names of figures without the blacklist end with `_without_blacklist`.
+        """
         row = {
             f"{prefix}/top1": self.top1,
             f"{prefix}/top5": self.top5,
@@ -58,6 +64,9 @@ class EvaluationResult:
         }
         if self.num_non_finite:
             row[f"{prefix}/num_non_finite"] = self.num_non_finite
+        if self.without_blacklist is not None:
+            others = self.without_blacklist.as_row(prefix)
+            row |= {f"{name}_without_blacklist": value for name, value in others.items()}
         return row
 
 

@@ -36,6 +36,7 @@ class Counts(Protocol):
     top1_count: int
     top5_count: int
     loss_nats: float
+    without_blacklist: "Counts | None"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,8 +192,18 @@ def evaluation_table(results: Mapping[str, Counts]) -> str:
     """Accuracy and cross-entropy (mean, nats) per set of weights.
 
     Args:
-      results: 'averaged' / 'raw' -> counts over every image of the split once.
+      results: 'averaged' / 'raw' -> counts over every image of the split once. Those of the images
+        without the blacklist, where there are any, have a line below.
     """
+    results = {
+        title: counts
+        for weights, all_images in results.items()
+        for title, counts in (
+            (weights, all_images),
+            (f"{weights}, without the blacklist", all_images.without_blacklist),
+        )
+        if counts is not None
+    }
     rows = [
         (
             weights,

@@ -280,6 +280,35 @@ def test_evaluation_counts_every_record_once(
     assert sorted(counted) == list(range(NUM_EXAMPLES))
 
 
+class NamingReader(ListReader):
+    """Images named '0', '1', ..."""
+
+    def read_with_names(self, record_ids):
+        return *self.read(record_ids), np.array([str(i) for i in record_ids], dtype=object)
+
+
+@pytest.mark.parametrize("replica_batch, num_physical, num_workers", [(16, 1, 1), (7, 4, 2)])
+def test_evaluation_marks_what_counts_by_name_on_every_topology(
+    jpegs, replica_batch, num_physical, num_workers
+):
+    asked, counted, num_local = [], [], num_physical // num_workers
+
+    def is_counted(names):
+        asked.extend(names)
+        return np.array([int(name) % 3 == 0 for name in names])
+
+    for worker in range(num_workers):
+        dataset = evaluation(
+            NamingReader(jpegs), num_physical=num_physical, num_local=num_local,
+            first_local=worker * num_local, replica_batch=replica_batch, is_counted=is_counted,
+        )  # fmt: skip
+        for element in dataset.as_numpy_iterator():
+            assert not np.any(element["counted"] & ~element["valid"])
+            counted += element["labels"][element["counted"]].tolist()
+    assert sorted(counted) == list(range(0, NUM_EXAMPLES, 3))
+    assert sorted(map(int, asked)) == list(range(NUM_EXAMPLES))
+
+
 def test_evaluation_elements_are_static(jpegs):
     dataset = evaluation(ListReader(jpegs), num_physical=1, num_local=1, label_offset=1)
     assert dataset.element_spec == {

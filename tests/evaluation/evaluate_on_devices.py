@@ -15,6 +15,7 @@ from inception_tf.errors import DataError
 from inception_tf.evaluation.evaluator import Evaluator, evaluation_steps
 
 NUM_EXAMPLES = 50
+NUM_COUNTED = 37  # all but 1, 5, 9, ... 49
 CLASSES = 7
 SIDE_PX = 12
 
@@ -55,10 +56,12 @@ def batches(num_physical, replica_batch, step_order=None, first_local=0, num_loc
     images = np.concatenate([images, np.full((total - len(images), *images.shape[1:]), np.nan)])
     labels = np.pad(labels, (0, total - NUM_EXAMPLES))
     valid = np.arange(total) < NUM_EXAMPLES
+    counted = valid & (np.arange(total) % 4 != 1)
     shape = (num_steps, num_physical, replica_batch)
     order = list(range(num_steps)) if step_order is None else list(step_order(num_steps))
     local = slice(first_local, first_local + (num_local or num_physical))
     parts = {"images": images.astype(np.float32), "labels": labels, "valid": valid}
+    parts["counted"] = counted
     parts = {name: part.reshape(*shape, *part.shape[1:]) for name, part in parts.items()}
     parts = {name: np.concatenate(part[order][:, local]) for name, part in parts.items()}
     return tf.data.Dataset.from_tensor_slices(parts), num_steps
@@ -79,11 +82,13 @@ def values_of(model, shift=None):
 
 
 def numbers(result):
+    others = result.without_blacklist
     return {
         "num_examples": result.num_examples,
         "top1_count": result.top1_count,
         "top5_count": result.top5_count,
         "loss_nats": result.loss_nats,
+        **({} if others is None else {"without_blacklist": numbers(others)}),
     }
 
 
@@ -101,11 +106,11 @@ def evaluate_topologies():
         evaluator = Evaluator(model, strategy, num_outputs=CLASSES)
         before = [variable.numpy().tobytes() for variable in model.variables]
 
-        def run(name, values, replica_batch, step_order=None, num_examples=NUM_EXAMPLES):
+        def run(name, values, replica_batch, step_order=None, num_examples=NUM_EXAMPLES, **options):
             dataset, num_steps = batches(num_physical, replica_batch, step_order)
             distributed = strategy.distribute_datasets_from_function(lambda _: dataset)
             result = evaluator.run(
-                distributed, values, num_examples=num_examples, num_steps=num_steps
+                distributed, values, num_examples=num_examples, num_steps=num_steps, **options
             )
             results[f"{name} on {num_physical}"] = numbers(result)
 
@@ -118,6 +123,7 @@ def evaluate_topologies():
         )
         run("raw 7", raw, 7)
         run("raw 4", raw, 4)
+        run("counted 7", raw, 7, num_counted=NUM_COUNTED)
         run("raw 4 backwards", raw, 4, step_order=lambda steps: reversed(range(steps)))
         try:
             run("too few", raw, 16, num_examples=51)
@@ -161,12 +167,18 @@ def evaluate_as_worker():
         model = build_model()
         averages = values_of(model, shift=0.05)
     evaluator = Evaluator(model, strategy, num_outputs=CLASSES)
-    results = {}
-    for name, values in (("raw 16", values_of(model)), ("averaged 16", averages)):
-        dataset, num_steps = batches(2, 16, first_local=index, num_local=1)
+    results, raw = {}, values_of(model)
+    for name, values, replica_batch, options in (
+        ("raw 16", raw, 16, {}),
+        ("averaged 16", averages, 16, {}),
+        ("counted 7", raw, 7, {"num_counted": NUM_COUNTED}),
+    ):
+        dataset, num_steps = batches(2, replica_batch, first_local=index, num_local=1)
         distributed = strategy.distribute_datasets_from_function(lambda _: dataset)
         results[name] = numbers(
-            evaluator.run(distributed, values, num_examples=NUM_EXAMPLES, num_steps=num_steps)
+            evaluator.run(
+                distributed, values, num_examples=NUM_EXAMPLES, num_steps=num_steps, **options
+            )
         )
     dataset, num_steps = batches(2, 4, first_local=index, num_local=1)
     results["stopped"] = stopped_run(

@@ -1,5 +1,6 @@
 """Counts and cross-entropy against NumPy written from their definitions."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -122,4 +123,15 @@ def test_row_names_shares_and_loss():
         "eval_averaged/top1": 0.4,
         "eval_averaged/top5": 0.8,
         "eval_averaged/loss_nats": 1.5,
+    }
+    others = EvaluationResult(
+        num_examples=10, top1_count=5, top5_count=9, loss_nats=math.nan, num_non_finite=2
+    )
+    row = dataclasses.replace(result, without_blacklist=others).as_row()
+    assert math.isnan(row.pop("eval/loss_nats_without_blacklist"))
+    assert row == {
+        **result.as_row(),
+        "eval/top1_without_blacklist": 0.5,
+        "eval/top5_without_blacklist": 0.9,
+        "eval/num_non_finite_without_blacklist": 2,
     }

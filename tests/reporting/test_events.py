@@ -19,6 +19,7 @@ from tensorboard.summary.writer import event_file_writer
 from inception_tf.errors import ConfigError
 from inception_tf.reporting.events import EventWriter
 from inception_tf.reporting.events import LoggingSpec
+from inception_tf.reporting.progress import evaluation_text
 
 TRAIN = {
     "train/loss_nats": 6.912,
@@ -267,6 +268,16 @@ def test_a_log_file_gets_one_plain_line_per_logged_step(tmp_path):
         "evaluation at step 1,200: averaged top-1 76.40% top-5 93.10% loss 1.023; "
         "raw top-1 50.00% loss 2.250\n"
         "step 320,320/320,320 epoch 160.01 loss nan lr 0.045 512 img/s wait 3%\n"
+    )
+
+
+def test_figures_without_the_blacklist_stand_beside_the_others():
+    row = {"eval_averaged/top1": 0.8, "eval_averaged/loss_nats": 1.25, "eval/top1": 0.5}
+    others = {f"{name}_without_blacklist": value / 2 for name, value in row.items()}
+    assert evaluation_text(10, {**row, **others}) == (
+        "evaluation at step 10: averaged top-1 80.00% loss 1.250"
+        " (without the blacklist top-1 40.00% loss 0.6250);"
+        " raw top-1 50.00% (without the blacklist top-1 25.00%)"
     )
 
 

@@ -208,8 +208,9 @@ def test_the_paper_table_shows_only_what_differs():
 def test_the_evaluation_table_divides_the_counts():
     def counts(top1_count, loss_nats):
         return types.SimpleNamespace(
-            num_examples=360, top1_count=top1_count, top5_count=360, loss_nats=loss_nats
-        )
+            num_examples=360, top1_count=top1_count, top5_count=360, loss_nats=loss_nats,
+            without_blacklist=None,
+        )  # fmt: skip
 
     assert summary.evaluation_table({"averaged": counts(357, 0.0831), "raw": counts(9, 1.5)}) == (
         "weights   images   top-1    top-5  cross-entropy (nats)\n"
@@ -217,6 +218,21 @@ def test_the_evaluation_table_divides_the_counts():
         "averaged     360  99.17%  100.00%                0.0831\n"
         "raw          360   2.50%  100.00%                1.5000"
     )
+
+
+def test_the_evaluation_table_has_a_line_for_the_images_without_the_blacklist():
+    def counts(num_examples, top1_count, others=None):
+        return types.SimpleNamespace(
+            num_examples=num_examples, top1_count=top1_count, top5_count=num_examples,
+            loss_nats=1.0, without_blacklist=others,
+        )  # fmt: skip
+
+    results = {"averaged": counts(50_000, 40_000, counts(48_238, 38_800)), "raw": counts(10, 5)}
+    assert summary.evaluation_table(results).splitlines()[2:] == [
+        "averaged                         50,000  80.00%  100.00%                1.0000",
+        "averaged, without the blacklist  48,238  80.43%  100.00%                1.0000",
+        "raw                                  10  50.00%  100.00%                1.0000",
+    ]
 
 
 def test_the_predictions_table_marks_what_is_wrong():

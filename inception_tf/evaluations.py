@@ -5,6 +5,7 @@ import dataclasses
 import gc
 import hashlib
 import pathlib
+import sys
 
 from inception_tf import inputs as run_inputs
 from inception_tf import initial_weights, lost_workers, predictions
@@ -105,10 +106,6 @@ class _Answer:
     store: PredictionStore
 
     @property
-    def title(self):
-        return f"{self.member.source} {self.member.weights}".strip()
-
-    @property
     def network(self):
         """For the report: which network it is, and how it saw the images."""
         facts = self.store.facts
@@ -164,6 +161,7 @@ def evaluate(experiment, request: Request, *, resolve_run) -> str:
                     cluster=cluster,
                     directory=request.predictions_dir,
                     on_batch=moved,
+                    **({"tell": _tell} if cluster.is_chief else {}),
                 )
                 kept = dataclasses.replace(member, inference=None, values=None)
                 answers.append(
@@ -172,6 +170,10 @@ def evaluate(experiment, request: Request, *, resolve_run) -> str:
             del member  # its variables: the next network has its own
             gc.collect()
     return _told(request, answers, wanted, inputs) if cluster.is_chief else ""
+
+
+def _tell(line):
+    print(line, file=sys.stderr, flush=True)
 
 
 def _open_subsets(request, experiment):
@@ -246,7 +248,7 @@ def _scored_in(answers, request, wanted, inputs):
     kept = [answer.store.read() for answer in answers]
     backgrounds = [answer.member.background_class for answer in answers]
     found = [
-        (answer.title, [answer], outcomes.outcomes_of(
+        (answer.member.title, [answer], outcomes.outcomes_of(
             one.probabilities, one.labels, background=answer.member.background_class
         ))
         for answer, one in zip(answers, kept)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
+import time
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +19,7 @@ from inception_tf.evaluation.inference import Inference
 from inception_tf.evaluation.predictions import PredictionStore
 from inception_tf.evaluation.predictor import Predictor, crop_batches
 from inception_tf.models.layers import is_seed_state
+from inception_tf.reporting.progress import ImageProgress
 from inception_tf.run_directory import RunDirectory
 from inception_tf.serving.formats import is_export
 from inception_tf.serving.loaded import ExportInference, load_export
@@ -60,6 +62,11 @@ class Member:
     network: str | None = None
     variant: str | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def title(self):
+        """Source and weights: 'runs/irv2 averaged'."""
+        return f"{self.source} {self.weights}".strip()
 
     @property
     def size(self):
@@ -155,7 +162,7 @@ def check_classes(member, inputs):
 
 def predict(
     member, *, crop_name, average, inputs, experiment, cluster, directory=None,
-    on_batch=lambda: None,
+    on_batch=lambda: None, tell=lambda line: None, clock=time.monotonic,
 ) -> PredictionStore:  # fmt: skip
     """The member's predictions of every image of the evaluation split, in one protocol.
 
@@ -170,6 +177,8 @@ def predict(
       experiment: an Experiment; its data and evaluation sections count.
       directory: where predictions are kept; None: with the run, or in the user's cache.
       on_batch: called before every batch.
+      tell: takes a line now and then of how far this worker's share is.
+      clock: function without arguments that returns seconds.
 
     Raises:
       DataError: a record that cannot be read or decoded.
@@ -206,19 +215,23 @@ def predict(
                 label_offset=int(member.background_class),
             )
         )
-        _fill(store, own, predictor, elements, reader, on_batch)
+        worker = f", worker {cluster.worker_index}" * (cluster.num_workers > 1)
+        what = f"{member.title}, {crop_name}{worker}"
+        _fill(store, own, predictor, elements, reader, on_batch, what=what, clock=clock, tell=tell)
     cluster.gather(0)  # nobody reads before everybody has written
     return store
 
 
-def _fill(store, blocks, predictor, elements, reader, on_batch):
-    """Computes and keeps the blocks."""
+def _fill(store, blocks, predictor, elements, reader, on_batch, **told):
+    """Computes and keeps the blocks, and tells how far they are: `told` as of ImageProgress."""
     ids = np.concatenate([store.record_ids(block) for block in blocks])
+    progress = ImageProgress(num_images=len(ids), **told)
     try:
         for block in blocks:
             num_images = len(store.record_ids(block))
             found = predictor.predict(elements, num_images=num_images, on_batch=on_batch)
             store.save(block, found)
+            progress.add(num_images)
     except tf.errors.OpError as error:
         run_inputs.raise_data_error(error, reader, record_ids=ids)
 

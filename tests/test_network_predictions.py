@@ -268,6 +268,22 @@ def test_what_was_interrupted_goes_on_and_what_is_there_is_left(
     np.testing.assert_array_equal(again.read().probabilities, straight.probabilities)
 
 
+def test_a_long_evaluation_tells_how_far_it_is_and_one_that_goes_on_of_the_rest(
+    run_dir, cluster, predict, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(predictions, "_MOST_IMAGES_PER_BLOCK", 3)  # 4 blocks
+    member, lines = open_member(run_dir, cluster), []
+    seconds = iter(range(0, 1000, 6))
+    store = predict(member, tell=lines.append, clock=lambda: next(seconds))
+    # Blocks end at 0, 6, 12 and 18 seconds.
+    assert lines == [f"{run_dir} averaged, 1: 9/12 images 0.5 img/s eta 00:06"]
+    for block in (1, 2, 3):
+        store._path(block).unlink()
+    seconds = iter(range(0, 1000, 30))
+    predict(member, tell=lines.append, clock=lambda: next(seconds))
+    assert [line.rpartition(": ")[2].split(" images")[0] for line in lines[1:]] == ["6/9", "9/9"]
+
+
 @pytest.mark.slow
 def test_other_weights_crops_and_averages_are_kept_apart(run_dir, cluster, predict, tmp_path):
     stores = [

@@ -322,6 +322,30 @@ def test_a_watcher_gives_the_rows_of_the_training_and_ends_with_the_run(straight
     assert (again.returncode, again.stdout) == (0, "")
 
 
+@pytest.mark.slow
+def test_two_workers_evaluate_to_the_figures_of_one(straight, data_dir, tmp_path):
+    listed = tmp_path / "some.txt"
+    listed.write_text("\n".join(map(str, range(100, 300))))  # of the blocks of both workers
+    found = {}
+    for name, launched in (
+        ("one", []),
+        ("two", [sys.executable, "launch/local.py", "--workers", "2", "--"]),
+    ):
+        own = tmp_path / name
+        evaluate = command(
+            "evaluate", straight[0], f"--data_dir={data_dir}", f"--subsets=all,{listed}",
+            f"--out={own}", f"--predictions_dir={own / 'predictions'}",
+        )  # fmt: skip
+        done = run([*launched, *evaluate])
+        assert done.returncode == 0, done.stdout + done.stderr
+        (path,) = own.glob("*.json")
+        tables = [text.read_text() for text in sorted(own.glob("*.csv"))]
+        found[name] = json.loads(path.read_text()), tables
+        assert len(list(own.glob("predictions/*/block-*.npz"))) == 2 * 2  # averaged and raw
+    assert found["one"] == found["two"]
+    assert [one["num_examples"] for one in found["two"][0]["models"][0]["subsets"]] == [360, 200]
+
+
 _FOREIGN = """
 import sys
 sys.modules["inception_tf"] = None  # whoever imports it fails

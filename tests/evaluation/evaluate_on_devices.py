@@ -188,4 +188,7 @@ def evaluate_as_worker():
 
 
 if __name__ == "__main__":
+    # What the same bits on every topology rest on, as the road sets it.
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.experimental.enable_op_determinism()
     print(json.dumps(evaluate_as_worker() if "TF_CONFIG" in os.environ else evaluate_topologies()))

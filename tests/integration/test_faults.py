@@ -189,7 +189,7 @@ def test_workers_killed_at_any_moment_leave_no_trace_in_the_run(straight, data_d
         (0, 137, 4, 1),
         (1, 137, 10, 1),
     ]
-    assert job.said.count("status 137 (SIGKILL)") == 5
+    assert job.said.count("failed first, with status 137 (SIGKILL)") == 5
     assert not list((job.run_dir / "checkpoints").glob(".*"))  # of the write that was cut short
 
 

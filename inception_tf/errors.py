@@ -56,7 +56,7 @@ class CheckpointError(UserError):
 
 
 class NoRoomError(UserError):
-    """No checkpoint could be written, several times in a row."""
+    """No checkpoint could be written, several times in a row; or there is no room to begin with."""
 
     exit_status = EXIT_NO_ROOM
 

@@ -5,6 +5,7 @@ and the same status, and none waits for a peer that has left.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import pathlib
@@ -18,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from inception_tf import durable
-from inception_tf.errors import ConfigError, UserError
+from inception_tf.errors import ConfigError, NoRoomError, UserError
 from inception_tf.training import self_test
 from inception_tf.training.checkpoint_files import MANIFEST_NAME
 
@@ -209,17 +210,25 @@ def check_shared(cluster, directory, *, sleep=time.sleep):
 
     Raises:
       ConfigError: on every worker the same.
+      NoRoomError: alike, where the disk is full.
     """
     with contextlib.ExitStack() as stack:
-        name, failure = "", ""
+        name, failure, is_full = "", "", False
         if cluster.is_chief:
             try:
                 name = stack.enter_context(_token_file(directory.path))
             except OSError as error:
-                failure = str(error)
+                failure, is_full = str(error), error.errno in (errno.ENOSPC, errno.EDQUOT)
         own = {"token": name, "failure": failure, "path": str(directory.path.absolute())}
+        own["is_full"] = is_full
         own["host"] = socket.gethostname()
         told = [json.loads(text) for text in gather_text(cluster, json.dumps(own))]
+        if told[0]["is_full"]:
+            raise NoRoomError(
+                "The chief must have room to write in the run directory.",
+                received=f"{told[0]['path']}: {told[0]['failure']}",
+                remedy="Make room, then start all workers again.",
+            )
         if told[0]["failure"]:
             raise ConfigError(
                 "The chief must be able to write in the run directory.",

@@ -1,6 +1,7 @@
 """What is compared between workers before the first step, with workers that are threads."""
 
 import dataclasses
+import errno
 import os
 import pathlib
 import socket
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from inception_tf import own_port, preflight
-from inception_tf.errors import CheckpointError, ConfigError, DataError
+from inception_tf.errors import CheckpointError, ConfigError, DataError, NoRoomError, UserError
 from inception_tf.run_directory import RunDirectory
 
 
@@ -49,7 +50,7 @@ class Workers:
         def work(index):
             try:
                 ends[index] = function(self.clusters[index])
-            except (ConfigError, DataError, CheckpointError) as error:
+            except UserError as error:
                 ends[index] = error
 
         threads = [threading.Thread(target=work, args=(i,)) for i in range(len(ends))]
@@ -335,3 +336,14 @@ def test_a_chief_that_cannot_write_ends_all_workers(tmp_path):
     ends = check_shared([tmp_path / "file" / "run"] * 2)
     assert len(set(texts_of(ends))) == 1
     assert "chief must be able to write" in str(ends[0]) and "Not a directory" in str(ends[0])
+
+
+def test_a_full_disk_at_the_start_ends_all_workers_with_its_own_status(tmp_path, monkeypatch):
+    def write_text(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_text", write_text)
+    ends = check_shared([tmp_path / "run"] * 2)
+    assert len(set(texts_of(ends))) == 1 and isinstance(ends[1], NoRoomError)
+    assert f"{tmp_path / 'run'}: [Errno 28]" in str(ends[0]) and "Make room" in str(ends[0])
+    assert list(tmp_path.iterdir()) == []

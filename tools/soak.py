@@ -5,7 +5,8 @@
 The launcher runs tests/integration/faulty_train.py on handwritten digits. The faults are drawn from
 the seed: workers killed (in a step, two at once, in an evaluation, in the write of a checkpoint),
 stopped by SIGSTOP, stuck, the whole job asked to stop and started again, and, where a small file
-system can be mounted, a full disk. At the end the variables of the newest checkpoint and the rows
+system can be mounted, a full disk. Where the job had to start while the disk was full, which ends
+it, room is made and it is started again, as its message asks for. At the end the variables of the newest checkpoint and the rows
 of metrics up to it are compared with those of an undisturbed run of one worker. A step is lost when
 its row is missing, double or another than the undisturbed run's; where the variables differ, all
 are. The last line is one JSON object; the exit status is 0 only if no step is lost and the job
@@ -29,7 +30,7 @@ from inception_tf import quiet_start  # isort: skip  (imports TensorFlow quietly
 
 from inception_tf.data.build import build_records
 from inception_tf.data.sources import DigitsSource
-from inception_tf.errors import EXIT_PREEMPTED
+from inception_tf.errors import EXIT_NO_ROOM, EXIT_PREEMPTED
 from inception_tf.reporting.metrics_file import read_rows
 from inception_tf.reporting.table import aligned_table
 from inception_tf.session import EVALUATION_IS_PENDING
@@ -145,7 +146,7 @@ class Progress:
 
 
 def soak(run_dir, data_dir, log, *, num_workers, schedule, secs):
-    """Runs the job for so long, starting it again by hand where it was asked to stop.
+    """Runs the job for so long, starting it again by hand where it was asked to stop or to make room.
 
     Returns:
       (statuses of the launcher, the last being that of the stop at the end; whether it ended
@@ -154,7 +155,10 @@ def soak(run_dir, data_dir, log, *, num_workers, schedule, secs):
     progress, statuses, has_given_up = Progress(run_dir), [], False
     filler = run_dir.with_name(f"{run_dir.name}.fill")
     deadline = time.monotonic() + secs
-    while not statuses or (statuses[-1] == EXIT_PREEMPTED and time.monotonic() < deadline):
+    by_hand = (EXIT_PREEMPTED, EXIT_NO_ROOM)
+    while not statuses or (statuses[-1] in by_hand and time.monotonic() < deadline):
+        if statuses and statuses[-1] == EXIT_NO_ROOM:
+            filler.unlink(missing_ok=True)
         job = start_job(run_dir, data_dir, log, num_workers=num_workers, schedule=schedule)
         try:
             while job.poll() is None and time.monotonic() < deadline:
@@ -165,7 +169,7 @@ def soak(run_dir, data_dir, log, *, num_workers, schedule, secs):
                 filler.unlink(missing_ok=True)
                 job.send_signal(signal.SIGTERM)
             statuses.append(job.wait(timeout=GRACE_SECS))
-            has_given_up = is_by_itself and statuses[-1] != EXIT_PREEMPTED
+            has_given_up = is_by_itself and statuses[-1] not in by_hand
         finally:
             if job.poll() is None:
                 job.send_signal(signal.SIGTERM)  # the second one kills
@@ -255,7 +259,8 @@ def run_all(arguments, folder, disk):
         "faults": dict(sorted(kinds.items())),
         "num_faults": kinds.total(),
         "restarts_by_launcher": log.read_text(errors="replace").count("all start again in"),
-        "starts_by_hand_after_a_stop": len(statuses) - 1,
+        "starts_by_hand_after_a_stop": statuses[:-1].count(EXIT_PREEMPTED),
+        "starts_by_hand_with_room_again": statuses[:-1].count(EXIT_NO_ROOM),
         "statuses": statuses,
         "has_given_up": has_given_up,
         "steps_lost": lost,

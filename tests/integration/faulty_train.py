@@ -145,7 +145,8 @@ def fill(schedule, secs):
 
 
 def free(schedule, secs):
-    threading.Timer(secs or 0.0, _filler(schedule).unlink).start()
+    # Whoever started the job again may have made room.
+    threading.Timer(secs or 0.0, _filler(schedule).unlink, [True]).start()
 
 
 def cut(schedule, secs):

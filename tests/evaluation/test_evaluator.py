@@ -108,8 +108,8 @@ def test_result_is_numpys_under_the_given_weights(results, truth, name, num_devi
 
 @pytest.mark.parametrize("num_devices", [1, 4])
 def test_a_second_count_in_the_same_pass_is_numpys(results, truth, num_devices):
-    result = results[f"counted 7 on {num_devices}"]
-    found = result.pop("without_blacklist")
+    result = dict(results[f"counted 7 on {num_devices}"])
+    found = dict(result.pop("without_blacklist"))
     assert result == results[f"raw 7 on {num_devices}"]
     top1, top5, loss_nats = truth["raw"][4]
     assert found.pop("loss_nats") == pytest.approx(loss_nats, rel=1e-6)

@@ -2,9 +2,11 @@
 
 import collections.abc
 import dataclasses
+import glob
 import os
 import pathlib
 
+import numpy as np
 import tensorflow as tf
 
 from inception_tf.data import jpeg
@@ -29,26 +31,29 @@ class ImageListing:
     num_ignored: int
 
 
-def list_images(places) -> ImageListing:
+def list_images(places, *, listed=None) -> ImageListing:
     """The image files of some files and folders, in the order of the places.
 
     A file is taken whatever its name. Of a folder every file at any depth that has an image's
     suffix is taken, sorted by path; hidden files and folders are left out, and a folder that links
-    lead to again is entered once.
+    lead to again is entered once. A pattern that the shell has not expanded, such as
+    'photos/**/*.jpg', stands for what it matches, sorted by path; with `**` for files alone, which
+    are there with the folders that it matches too.
 
     Args:
-      places: paths of files and folders.
+      places: paths of files and folders, and patterns.
+      listed: what the place '-' stands for, such as the lines of stdin: paths of files and
+        folders. Whoever made the list may have seen a file that has gone since: it is taken for an
+        image, which then cannot be read. None: '-' is a place as any other.
 
     Raises:
       DataError: nothing is at a place, or there is no image at all.
     """
     paths, num_ignored = [], 0
-    for place in map(os.fspath, places):
-        if os.path.isfile(place):
+    for place in _concrete(places, listed):
+        if not os.path.isdir(place):
             paths.append(place)
             continue
-        if not os.path.isdir(place):
-            raise DataError("Images must be files and folders that exist.", received=place)
         found = sorted(_files_below(place, entered=set()))
         images = [path for path in found if path.lower().endswith(IMAGE_SUFFIXES)]
         paths += images
@@ -60,6 +65,30 @@ def list_images(places) -> ImageListing:
             remedy=f"Folders are searched for {' '.join(IMAGE_SUFFIXES)}.",
         )
     return ImageListing(tuple(paths), num_ignored)
+
+
+def _concrete(places, listed):
+    """Paths of files and folders, for places that may be patterns or the list.
+
+    Raises:
+      DataError: nothing is at a place.
+    """
+    for place in map(os.fspath, places):
+        if place == "-" and listed is not None:
+            found = listed
+        elif os.path.exists(place) or not glob.has_magic(place):
+            found = [place]
+        else:
+            found = sorted(glob.glob(place, recursive=True)) or [place]
+            if "**" in place:
+                found = [match for match in found if not os.path.isdir(match)]
+        may_be_gone = found != [place]
+        for path in found:
+            # A pipe or a device would keep its reader waiting.
+            is_usable = os.path.isfile(path) or os.path.isdir(path)
+            if not is_usable and (os.path.exists(path) or not may_be_gone):
+                raise DataError("Images must be files and folders that exist.", received=path)
+            yield path
 
 
 def _files_below(folder, *, entered):
@@ -79,8 +108,7 @@ def _files_below(folder, *, entered):
         if entry.is_dir():
             yield from _files_below(entry.path, entered=entered)
         elif entry.is_file() or not os.path.exists(entry.path):
-            # A link that leads nowhere is an image that cannot be read, and is told of as one. A
-            # pipe or a device would keep its reader waiting.
+            # A link that leads nowhere is an image that cannot be read, and is told of as one.
             yield entry.path
 
 
@@ -113,14 +141,45 @@ def image_batches(
         yield indices.numpy(), images
 
 
+def images_or_reasons(
+    paths, *, decode: collections.abc.Callable, batch: int
+) -> collections.abc.Iterator[tuple]:
+    """`image_batches`, with the reasons for which the others were left out.
+
+    Yields:
+      (indices, images, reasons): the first two as of `image_batches`; reasons is a list of
+      (index, text) of those that were left out before the last of the indices and not told of yet.
+      Behind the last image there may be reasons alone: indices is empty then, and images None.
+    """
+    num_seen = 0
+
+    def reasons_until(end):
+        return [(index, why_bad(paths[index], decode=decode)) for index in range(num_seen, end)]
+
+    for indices, images in image_batches(paths, decode=decode, batch=batch):
+        reasons = []
+        for index in indices.tolist():
+            reasons += reasons_until(index)
+            num_seen = index + 1
+        yield indices, images, reasons
+    if num_seen < len(paths):
+        yield np.zeros([0], np.int64), None, reasons_until(len(paths))
+
+
 def why_bad(path, *, decode: collections.abc.Callable) -> str:
     """The reason for which `image_batches` left out a file."""
     try:
         data = pathlib.Path(path).read_bytes()
-        jpeg.build_record_image(data)
-        decode(tf.constant(data))
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
+    return why_undecodable(data, decode=decode)
+
+
+def why_undecodable(data: bytes, *, decode: collections.abc.Callable) -> str:
+    """The reason for which an image file's bytes cannot be decoded."""
+    try:
+        jpeg.build_record_image(data)
+        decode(tf.constant(data))
     except jpeg.BadImage as error:
         return str(error)
     except tf.errors.OpError as error:

@@ -75,18 +75,19 @@ def extract(
     def features_of(images):
         return tf.cast(model(images, training=False), tf.float32)
 
-    in_lines, num_seen = [], 0
+    in_lines = []
     for path in paths:
         if "\n" in path or "\r" in path:
             on_bad(path, "its name has a line break, and a name is one line")
         else:
             in_lines.append(path)
-    for indices, images in image_files.image_batches(in_lines, decode=decode, batch=batch):
-        for index in indices:
-            _report_bad(in_lines[num_seen:index], decode, on_bad)
-            num_seen = index + 1
-        yield [in_lines[index] for index in indices], features_of(images).numpy()
-    _report_bad(in_lines[num_seen:], decode, on_bad)
+    for indices, images, reasons in image_files.images_or_reasons(
+        in_lines, decode=decode, batch=batch
+    ):
+        for index, reason in reasons:
+            on_bad(in_lines[index], reason)
+        if images is not None:
+            yield [in_lines[index] for index in indices], features_of(images).numpy()
 
 
 def save_features(
@@ -154,8 +155,3 @@ def check_out(path) -> tuple[pathlib.Path, pathlib.Path]:
 def _write_header(stream, shape):
     form = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(stream, form)
-
-
-def _report_bad(paths, decode, on_bad):
-    for path in paths:
-        on_bad(path, image_files.why_bad(path, decode=decode))

@@ -119,3 +119,48 @@ def test_why_bad_tells_what_the_decoder_refuses(tmp_path):
     path = tmp_path / "x.png"
     path.write_bytes(tf.io.encode_png(np.zeros([9, 9, 3], np.uint8)).numpy())
     assert "the image cannot be decoded" in image_files.why_bad(path, decode=decode)
+
+
+def test_patterns_that_no_shell_expanded_give_what_they_match_sorted(folder):
+    for pattern, expected in {
+        "*.png": ["b.png"],
+        "**/*.[pPj]*[gG]": ["a-1.jpeg", "a/10.jpg", "a/2.PNG", "b.png"],
+        "[ac]/": ["a/10.jpg", "a/2.PNG", "c/d/x.webp"],
+        "c/**": ["c/d/x.webp"],  # with its folders entered it would come three times
+    }.items():
+        assert below(image_files.list_images([folder / pattern]), folder) == expected, pattern
+    write_image(folder / "x[1].png")
+    write_image(folder / "x1.png")
+    assert below(image_files.list_images([folder / "x[1].png"]), folder) == ["x[1].png"]
+    with pytest.raises(DataError, match=r"exist.*\*\.tiff"):
+        image_files.list_images([folder / "*.tiff"])
+
+
+def test_a_dash_stands_for_a_list_whose_files_may_have_gone(folder):
+    listed = [str(folder / "gone.jpg"), str(folder / "c"), str(folder / "b.png")]
+    listing = image_files.list_images([folder / "a", "-", folder / "b.png"], listed=listed)
+    assert below(listing, folder) == [
+        "a/10.jpg", "a/2.PNG", "gone.jpg", "c/d/x.webp", "b.png", "b.png"
+    ]  # fmt: skip
+    with pytest.raises(DataError, match="exist. Received: -"):
+        image_files.list_images(["-"])
+    os.mkfifo(folder / "pipe.png")
+    with pytest.raises(DataError, match="pipe.png"):
+        image_files.list_images(["-"], listed=[str(folder / "pipe.png")])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 64])
+def test_what_is_left_out_comes_with_its_reason_in_its_place(tmp_path, batch):
+    paths = [tmp_path / f"{level}.png" for level in range(6)]
+    for level, path in enumerate(paths):
+        if level not in (0, 2, 5):
+            write_image(path, level)
+    told = []
+    for indices, images, reasons in image_files.images_or_reasons(
+        paths, decode=decode, batch=batch
+    ):
+        assert (images is None) == (len(indices) == 0)
+        levels = [] if images is None else images[:, 0, 0, 0].numpy().tolist()
+        told += sorted([*reasons, *zip(indices.tolist(), levels)])
+    reason = "it cannot be read: No such file or directory"
+    assert told == [(0, reason), (1, 1.0), (2, reason), (3, 3.0), (4, 4.0), (5, reason)]

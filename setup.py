@@ -41,7 +41,10 @@ setuptools.setup(
     python_requires=">=3.11,<3.14",
     packages=setuptools.find_packages(include=["inception_tf", "inception_tf.*"]) + CONFIG_PACKAGES,
     package_dir={"inception_tf": "inception_tf", "inception_tf.configs": "configs"},
-    package_data=dict.fromkeys(CONFIG_PACKAGES, ["*.gin"]),
+    package_data={
+        "inception_tf": ["predict_page.html"],
+        **dict.fromkeys(CONFIG_PACKAGES, ["*.gin"]),
+    },
     # TensorFlow and Keras to the minor version: promises rest on what they really do.
     install_requires=[
         "tensorflow>=2.21,<2.22",
@@ -53,6 +56,7 @@ setuptools.setup(
         "tensorboard>=2.20,<3",
         "tqdm>=4.66,<5",
         "matplotlib>=3.9,<4",
+        "werkzeug>=3.1,<4",  # the page of predict; tensorboard asks for it too
         "google-crc32c>=1.5,<2",
         "numpy>=2.0,<3",
     ],

@@ -12,6 +12,7 @@ import argparse
 import pathlib
 import sys
 
+from inception_tf import model_arguments
 from inception_tf.errors import ConfigError, UserError
 
 _STATUS_LEFT_OUT = 1
@@ -44,11 +45,7 @@ def _build_parser():
     add("--pooling", choices=("avg", "max", "none"), default="avg",
         help="over the stage's grid; none gives [N, h, w, C] (default: avg)")  # fmt: skip
     add("--batch", type=int, default=32, help="images at once (default: 32)")
-    add("--weights", choices=("averaged", "raw"), help="of a run (default: averaged)")
-    add("--network", help="of weights whose file does not say it, such as inception_v4")
-    add("--variant", help="of that network")
-    add("--input_px", type=int, help="side of the network's input (default: what they say, or 299)")
-    add("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
+    model_arguments.add_to(parser)
     return parser
 
 
@@ -82,27 +79,10 @@ def _check_arguments(args):
 
 def _open(args):
     """The network that the command line names."""
-    import tensorflow as tf
+    from inception_tf import model_source
 
-    from inception_tf import experiment, model_source, run_config
-
-    if args.device == "cpu":
-        tf.config.set_visible_devices([], "GPU")
-    # As in evaluation: TensorFlow's default would round float32 products to 10 bits.
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-
-    def resolve_run(run_dir):
-        reads = ("model", "training", "evaluation_crop")
-        return experiment.Experiment(**run_config.resolve_saved(run_dir, reads=reads).sections)
-
-    return model_source.open_model(
-        args.source,
-        resolve_run=resolve_run,
-        weights=args.weights,
-        network=args.network,
-        variant=args.variant,
-        input_px=args.input_px,
-    )
+    model_arguments.configure_devices(args)
+    return model_source.open_model(args.source, **model_arguments.choices(args))
 
 
 def _print_endpoints(model):

@@ -235,3 +235,14 @@ def open_model(
         input_px=input_px,
         cluster=cluster,
     )
+
+
+def refuse_choices(source, **choices):
+    """Raises ConfigError where one of the choices of `open_model` was made for an export."""
+    given = {name: value for name, value in choices.items() if value is not None}
+    if given:
+        raise ConfigError(
+            "An export is used as it was written.",
+            received=", ".join(f"--{name}={value}" for name, value in given.items())
+            + f" for {source}",
+        )

@@ -117,13 +117,7 @@ def open_member(source, *, cluster, resolve_run, weights=None, step=None, **opti
 
 
 def _open_export(source, cluster, **options):
-    given = {name: value for name, value in options.items() if value is not None}
-    if given:
-        raise ConfigError(
-            "An export is evaluated as it was written.",
-            received=", ".join(f"--{name}={value}" for name, value in given.items())
-            + f" for {source}",
-        )
+    model_source.refuse_choices(source, **options)
     export = load_export(source)
     about = export.metadata
     return Member(

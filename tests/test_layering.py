@@ -16,7 +16,7 @@ EXPERIMENT = (
     "initial_weights", "model_source", "bad_records", "seen_images", "failed_step", "replay",
     "lost_workers", "meeting", "stopping", "saving", "predictions", "watching",
     "evaluations", "report_sources", "class_images",
-    "preflight", "own_port", "dry_run",
+    "preflight", "own_port", "dry_run", "classifier",
 )  # fmt: skip
 CLUSTER = ("cluster", "assignment", "workers", "slurm")
 CONFIG = ("config", "parameters", "bindings", "resolved", "run_config")
@@ -27,7 +27,7 @@ KEEPERS = (
 )  # fmt: skip
 DOOR_HELPERS = (  # what doors share, and the parts of single ones
     "flags", "quiet_start", "network_tables", "launch_plan", "launch_job", "launch_output",
-    "launch_restarts",
+    "launch_restarts", "model_arguments", "predict_page",
 )  # fmt: skip
 DOOR = 5
 FLOORS = {

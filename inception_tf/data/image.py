@@ -172,6 +172,11 @@ def to_input(levels: tf.Tensor) -> tf.Tensor:
     return _to_input_range(_to_unit(levels))
 
 
+def to_pixels(image: tf.Tensor) -> tf.Tensor:
+    """The inverse of `to_input`, to the nearest level: uint8 of the same shape."""
+    return tf.cast(tf.round((image + 1.0) * 127.5), tf.uint8)
+
+
 def central_offset_px(side_px: tf.Tensor, fraction: float) -> tf.Tensor:
     """What a central crop leaves out on either end of a side, int32 (299 at 0.875 -> 18)."""
     side = tf.cast(side_px, tf.float64)

@@ -173,7 +173,7 @@ def _encode(pixels, *, quality, change, full_colour):
 def _decode_any(data):
     if not data:
         raise BadImage("the image is empty")
-    _check_promises(data)
+    check_promises(data)
     try:
         with tf.device("CPU:0"):
             return tf.io.decode_image(data, channels=3, expand_animations=False).numpy()
@@ -183,8 +183,11 @@ def _decode_any(data):
         ) from None
 
 
-def _check_promises(data):
-    """Raises BadImage for a file of another format whose decoder would allocate too much."""
+def check_promises(data: bytes) -> None:
+    """Raises BadImage for an image file of any kind whose decoder would allocate too much."""
+    if data.startswith(START_MARKER):
+        check_promised_size(*read_jpeg_shape(data)[:2])
+        return
     sizes = promised_size.promised_sizes_px(data)
     for height, width in sizes:
         check_promised_size(height, width)

@@ -106,7 +106,9 @@ def _predict(args):
     listed = _read_list() if "-" in args.paths else None
     listing = list_images(args.paths, listed=listed)
     classifier = _open(args)
-    num_bad = _write_answers(args, classifier, listing.paths)
+    num_bad = write_answers(
+        classifier, listing.paths, form=args.format, out=args.out, batch=args.batch, top_k=args.top_k
+    )
     if listing.num_ignored:
         _tell(f"{listing.num_ignored:,} other files in the folders were passed over")
     if num_bad:
@@ -137,37 +139,45 @@ def _open(args):
     return classifier
 
 
-def _write_answers(args, classifier, paths):
-    """Writes what becomes of each image; the number of bad ones."""
+def write_answers(classifier, paths, *, form: str, out: str | None, batch: int, top_k: int) -> int:
+    """Writes the classes of image files, each batch as soon as it is known; the number of bad ones.
+
+    Args:
+      classifier: a Classifier.
+      paths: of the files.
+      form: one of `reporting.answers.FORMS`.
+      out: file to write, which appears once all is written; None writes to stdout.
+      batch: images at once.
+      top_k: classes to name of each.
+
+    Raises:
+      DataError: no image can be read, or there is no space for the answers.
+    """
     from tqdm import tqdm
 
     from inception_tf.classifier import classify_files
 
     num_bad = 0
-    # On a terminal the answers themselves show how far it is, and where what is bad.
-    is_seen = args.out is None and sys.stdout.isatty()
+    # On a terminal the answers themselves show how far it is, and what is bad.
+    is_seen = out is None and sys.stdout.isatty()
     bar = tqdm(
         total=len(paths), unit="image", file=sys.stderr, delay=_PROGRESS_AFTER_SECS,
         disable=True if is_seen else None,
     )  # fmt: skip
-    with bar, _output(args.out) as write:
-        write(answers.header_text(args.format))
-        for batch in classify_files(classifier, paths, batch=args.batch, top_k=args.top_k):
-            texts = []
-            for path, found, reason in batch:
-                if found is None:
-                    num_bad += 1
-                    texts.append(answers.error_text(args.format, path, reason))
-                    if not is_seen:
-                        told = answers.printable(f"left out {path}: {reason}")
-                        tqdm.write(told, file=sys.stderr)
-                else:
-                    num_classes = classifier.num_classes
-                    texts.append(
-                        answers.answer_text(args.format, path, found, num_classes=num_classes)
-                    )
-            write("".join(texts))
-            bar.update(len(batch))
+
+    def text_of(path, found, reason):
+        if found is not None:
+            return answers.answer_text(form, path, found, num_classes=classifier.num_classes)
+        if not is_seen:
+            tqdm.write(answers.printable(f"left out {path}: {reason}"), file=sys.stderr)
+        return answers.error_text(form, path, reason)
+
+    with bar, _output(out) as write:
+        write(answers.header_text(form))
+        for answered in classify_files(classifier, paths, batch=batch, top_k=top_k):
+            write("".join(text_of(*one) for one in answered))
+            num_bad += sum(found is None for _, found, _ in answered)
+            bar.update(len(answered))
         if num_bad == len(paths):
             raise DataError(
                 "At least one image must be readable.", received=f"none of {len(paths):,}"

@@ -135,6 +135,8 @@ def _not_an_image(reason):
 
 def _read(request):
     """The bytes of a request, as they are: a form's files would be written to disk."""
+    if request.content_length is None:  # werkzeug would cut what goes beyond the limit off
+        raise exceptions.LengthRequired("An image has to come with its length.")
     try:
         return request.get_data(cache=False)
     except exceptions.RequestEntityTooLarge:

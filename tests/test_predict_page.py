@@ -79,7 +79,7 @@ def png_that_promises(height, width):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "the image is empty"),
+        (b" ", "cannot be decoded; it begins with 20"),
         (b"<script>alert(1)</script>", "cannot be decoded; it begins with 3c 73"),
         (b"\xff\xd8\xff\xe0cut", "the JPEG"),
         (png_that_promises(40_000, 40_000), "promises 40000 x 40000 px, more than"),
@@ -102,6 +102,7 @@ def test_an_upload_that_is_too_large_is_refused_unread(client):
         "HTTP_HOST": HOST,
     }  # fmt: skip
     answer = client.post("/classify", environ_overrides=environ)
+    assert client.post("/classify", base_url=f"http://{HOST}/").status_code == 411
     assert answer.status_code == 413 and "20,000,000 bytes" in answer.json["error"]
 
 

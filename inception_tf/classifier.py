@@ -52,9 +52,8 @@ class Classifier:
         order = np.argsort(-probabilities, kind="stable")[:top_k]
         names = self.class_names or [""] * self.num_classes
         # The shortest number that is this float32, not the 17 digits of the float64 that it is too.
-        return [
-            Answer(index, names[index], float(str(probabilities[index]))) for index in order.tolist()
-        ]
+        shares = [float(str(probabilities[index])) for index in order]
+        return [Answer(index, names[index], share) for index, share in zip(order.tolist(), shares)]
 
     def pixels(self, image) -> np.ndarray:
         """What the network sees as a picture: uint8 [H, W, 3] of one image as of `decode`."""

@@ -2,7 +2,7 @@
 
 
 def add_to(parser) -> None:
-    """The arguments that say which weights are meant, how the network is built, and where it runs."""
+    """Adds what says which weights are meant, how the network is built, and where it runs."""
     add = parser.add_argument
     add("--weights", choices=("averaged", "raw"), help="of a run (default: averaged)")
     add("--step", type=int, help="of a run's checkpoint (default: the newest good one)")

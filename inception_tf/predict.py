@@ -106,9 +106,8 @@ def _predict(args):
     listed = _read_list() if "-" in args.paths else None
     listing = list_images(args.paths, listed=listed)
     classifier = _open(args)
-    num_bad = write_answers(
-        classifier, listing.paths, form=args.format, out=args.out, batch=args.batch, top_k=args.top_k
-    )
+    how = {"form": args.format, "out": args.out, "batch": args.batch, "top_k": args.top_k}
+    num_bad = write_answers(classifier, listing.paths, **how)
     if listing.num_ignored:
         _tell(f"{listing.num_ignored:,} other files in the folders were passed over")
     if num_bad:

@@ -37,8 +37,8 @@ def extract_jpegs(tar_path, folder, *, num_images):
         members = [m for m in tar.getmembers() if m.name.lower().endswith((".jpg", ".jpeg"))]
         if not members:
             raise SystemExit(f"{tar_path} has no .jpg or .jpeg")
-        paths = []
-        for number, member in enumerate(members[:: max(1, len(members) // num_images)][:num_images]):
+        paths, chosen = [], members[:: max(1, len(members) // num_images)][:num_images]
+        for number, member in enumerate(chosen):
             path = pathlib.Path(folder, f"{number:06}.jpg")
             path.write_bytes(tar.extractfile(member).read())
             paths.append(str(path))

@@ -1,5 +1,6 @@
 """The page of `predict --serve` in a real browser: images are dropped, classes and crops seen."""
 
+import base64
 import contextlib
 import http.client
 import json
@@ -74,7 +75,7 @@ def drop(page, *paths):
     before = page.evaluate("document.querySelectorAll('article').length")
     for kind in ("dragEnter", "dragOver", "drop"):
         page.call("Input.dispatchDragEvent", type=kind, x=300, y=150, data=data)
-    done = "[...document.querySelectorAll('article')].filter(one => one.querySelector('td, .error'))"
+    done = "[...document.querySelectorAll('article:has(td, .error)')]"
     wait_for(page, f"{done}.length == {before + len(paths)}")
     return page.evaluate(
         f"{done}.slice(0, {len(paths)}).map(one => ({{"
@@ -93,7 +94,7 @@ def told_by_command(run_dir, *paths):
 
 
 @needs_browser
-def test_dropped_images_get_the_classes_of_the_command_and_their_crops(run, folder, page):  # noqa: F811
+def test_dropped_images_get_the_commands_classes_and_their_crops(run, folder, page):  # noqa: F811
     assert "step 40" in wait_for(page, "document.querySelector('#model').textContent.slice(3)")
     paths = [path for path in images_of(folder) if path.endswith(("b.png", "c.JPEG", "x.jpg"))]
     articles = drop(page, *paths)
@@ -122,13 +123,23 @@ def test_a_bad_file_is_told_as_text_and_the_page_goes_on(folder, page, tmp_path)
 
 
 @needs_browser
-def test_chosen_files_are_taken_and_nothing_came_from_elsewhere(folder, page, served):  # noqa: F811
+def test_chosen_and_pasted_files_are_taken(folder, page, served):  # noqa: F811
     page.call("DOM.enable")
     root = page.call("DOM.getDocument")["root"]["nodeId"]
     node = page.call("DOM.querySelector", nodeId=root, selector="#files")["nodeId"]
     count = page.evaluate("document.querySelectorAll('td').length")
     page.call("DOM.setFileInputFiles", nodeId=node, files=[images_of(folder)[2]])
     wait_for(page, f"document.querySelectorAll('td').length > {count}")
+    pasted = base64.b64encode(pathlib.Path(images_of(folder)[1]).read_bytes()).decode()
+    page.evaluate(
+        "{ const data = new DataTransfer();"
+        f" const bytes = Uint8Array.from(atob('{pasted}'), one => one.charCodeAt(0));"
+        " data.items.add(new File([bytes], 'pasted.png'));"
+        " dispatchEvent(new ClipboardEvent('paste', {clipboardData: data})); 0 }"
+    )
+    wait_for(page, "document.querySelector('article h2').textContent == 'pasted.png'"
+             " && document.querySelectorAll('article:first-child td').length")  # fmt: skip
+    # Nothing came from elsewhere in all this, and nothing complained.
     places = {event["request"]["url"] for event in page.told("Network.requestWillBeSent")}
     allowed = {served, served + "model", served + "classify"}
     assert {one for one in places if not one.startswith(("data:", "blob:"))} == allowed

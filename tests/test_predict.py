@@ -65,8 +65,9 @@ def assert_answers(rows, paths, expected, *, top_k=5, names=CLASSES):
 def tiny():
     """(Classifier, its keras.Model): three classes and a background, of images of 16 x 16."""
     inputs = keras.Input([TINY_PX, TINY_PX, 3])
-    pooled = keras.layers.AveragePooling2D(4)(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(pooled)))
+    grid = keras.layers.Conv2D(8, 5, strides=3, activation="relu")(inputs)
+    pooled = keras.layers.GlobalAveragePooling2D()(grid)
+    model = keras.Model(inputs, keras.layers.Dense(4, name="logits")(pooled))
     draw = np.random.default_rng(7)
     model.set_weights([draw.normal(size=weight.shape) for weight in model.get_weights()])
     crop = EvaluationCrop(central_fraction=0.8)

@@ -133,10 +133,14 @@ def image_batches(
 
     names = tf.constant([os.fsencode(path) for path in paths], tf.string)
     dataset = tf.data.Dataset.from_tensor_slices((tf.range(len(paths), dtype=tf.int64), names))
-    dataset = dataset.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    num_cores = len(os.sched_getaffinity(0))
+    dataset = dataset.map(read, num_parallel_calls=num_cores, deterministic=True)
     dataset = dataset.ignore_errors().batch(batch).prefetch(_BATCHES_AHEAD)
     options = tf.data.Options()
     options.threading.max_intra_op_parallelism = 1  # images are many; see data/pipeline.py
+    # The thread that tunes sleeps longer and longer, up to a minute, and at the end of the images
+    # their iterator sometimes waits until it wakes (TensorFlow 2.21).
+    options.autotune.enabled = False
     for indices, images in dataset.with_options(options):
         yield indices.numpy(), images
 

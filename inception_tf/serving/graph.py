@@ -1,0 +1,69 @@
+"""A folded network as TensorFlow operations, in float32 or bfloat16."""
+
+import tensorflow as tf
+
+from inception_tf.serving import fold
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+class FoldedGraph(tf.Module):
+    """Calls a folded network, and holds its weights as variables.
+
+    In bfloat16 everything up to the last grid is; the mean over it and the classifier stay
+    float32, as they do in the networks themselves.
+
+    Args:
+      network: a FoldedNetwork.
+      precision: 'float32' or 'bfloat16'.
+    """
+
+    def __init__(self, network, *, precision="float32"):
+        super().__init__(name="folded")
+        self.network = network
+        self._dtype = tf.as_dtype(precision)
+        self.kernels, self.biases = {}, {}
+        for operation in network.operations:
+            if operation.kernel is not None:
+                name, dtype = operation.name, self._dtype_of(operation)
+                self.kernels[name] = tf.Variable(
+                    tf.cast(operation.kernel, dtype), trainable=False, name=f"{name}/kernel"
+                )
+                self.biases[name] = tf.Variable(
+                    tf.cast(operation.bias, dtype), trainable=False, name=f"{name}/bias"
+                )
+
+    def __call__(self, images):
+        """(features, logits), float32 [N, C] and [N, outputs], of float32 [N, H, W, 3]."""
+        found = {fold.INPUT: tf.cast(images, self._dtype)}
+        for operation in self.network.operations:
+            inputs = [found[name] for name in operation.inputs]
+            x = self._compute(operation, inputs)
+            found[operation.name] = tf.nn.relu(x) if operation.has_relu else x
+        return tf.cast(found[self.network.features], tf.float32), found[self.network.logits]
+
+    def _dtype_of(self, operation):
+        return tf.float32 if operation.kind in (fold.GLOBAL_MEAN, fold.DENSE) else self._dtype
+
+    def _compute(self, operation, inputs):
+        kind, x = operation.kind, inputs[0]
+        window = {
+            "strides": operation.strides, "padding": operation.padding.upper(),
+        }  # fmt: skip
+        if kind == fold.ADD:
+            return inputs[0] + inputs[1]
+        if kind == fold.CONCAT:
+            return tf.concat(inputs, axis=-1)
+        if kind == fold.MAX_POOL:
+            return tf.nn.max_pool2d(x, operation.window, **window)
+        if kind == fold.AVERAGE_POOL:
+            return tf.nn.avg_pool2d(x, operation.window, **window)
+        x = tf.cast(x, self._dtype_of(operation))
+        if kind == fold.GLOBAL_MEAN:
+            return tf.reduce_mean(x, axis=[1, 2])
+        kernel, bias = self.kernels[operation.name], self.biases[operation.name]
+        if kind == fold.CONV:
+            return tf.nn.bias_add(tf.nn.conv2d(x, kernel, **window), bias)
+        if kind == fold.DENSE:
+            return tf.nn.bias_add(tf.matmul(x, kernel), bias)
+        return x * kernel + bias  # AFFINE

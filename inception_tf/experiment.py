@@ -8,7 +8,7 @@ import time
 import tensorflow as tf
 
 from inception_tf import inputs as run_inputs
-from inception_tf import lost_workers, overview, preflight, preparation, products
+from inception_tf import exports, lost_workers, overview, preflight, preparation, products
 from inception_tf.cluster import ClusterSpec, check_num_workers
 from inception_tf.data.image import Augmentation, EvaluationCrop
 from inception_tf.data.pipeline import DataSpec
@@ -18,7 +18,7 @@ from inception_tf.models.catalog import ModelSpec
 from inception_tf.reporting import summary
 from inception_tf.reporting.events import EventWriter, LoggingSpec
 from inception_tf.run_directory import RunDirectory, Start
-from inception_tf.serving.signatures import ExportSpec
+from inception_tf.serving.spec import SAVED_MODEL, ExportSpec
 from inception_tf.session import Session
 from inception_tf.stopping import StopRequests
 from inception_tf.training import loop, watchdog
@@ -131,7 +131,7 @@ def train(
 
 
 def export(experiment, *, run_dir, out_dir):
-    """Writes a SavedModel of a run's newest good checkpoint, checked on real images.
+    """Writes a run's newest good checkpoint in the formats of the spec, checked on real images.
 
     Args:
       experiment: an Experiment, as the run's saved configuration says it.
@@ -152,17 +152,16 @@ def export(experiment, *, run_dir, out_dir):
         return text
 
 
-def _open_eval_inputs(experiment, directory):
-    data, splits = experiment.data, [experiment.data.eval_split]
-    return run_inputs.open_inputs(data, experiment.model, run_dir=directory.path, splits=splits)
-
-
 def _export(experiment, directory, cluster, out_dir):
-    inputs = _open_eval_inputs(experiment, directory) if experiment.export.check_images else None
+    inputs, splits = None, exports.splits_for(experiment)
+    if splits:
+        inputs = run_inputs.open_inputs(
+            experiment.data, experiment.model, run_dir=directory.path, splits=splits
+        )
     trained = products.read_run(
         experiment, directory, cluster, num_classes=inputs.num_classes if inputs else None
     )
-    path = products.write_export(
+    exported = exports.write_export(
         experiment,
         trained.model,
         trained.values(averaged=experiment.export.weights == "averaged"),
@@ -171,10 +170,10 @@ def _export(experiment, directory, cluster, out_dir):
         class_names=trained.facts.class_names,
         photo_edits=trained.facts.photo_edits,
         step=trained.step,
+        directory=directory,
         out_dir=out_dir,
     )
-    done = f"exported {experiment.export.weights} weights of step {trained.step:,} to {path}"
-    return "\n".join([*trained.skipped, done])
+    return "\n".join([*trained.skipped, *exported.lines])
 
 
 # -- the steps of the road ---------------------------------------------------------------------
@@ -305,7 +304,7 @@ def _finish(prepared, session, step):
     if not prepared.cluster.is_chief:
         return True
     averaged = experiment.export.weights == "averaged"
-    path = products.write_export(
+    exported = exports.write_export(
         experiment,
         prepared.state.model,
         prepared.state.evaluated_variables(averaged=averaged),
@@ -314,9 +313,11 @@ def _finish(prepared, session, step):
         class_names=inputs.class_names,
         photo_edits=inputs.photo_edits,
         step=step,
+        directory=RunDirectory(prepared.run_dir),
         out_dir=out_dir,
     )
-    writer.note(f"exported {experiment.export.weights} weights to {path}")
-    predictions = products.classify_some(path, experiment, inputs)
-    writer.note(summary.predictions_table(predictions))
+    writer.note("\n".join(exported.lines))
+    if SAVED_MODEL in exported.written:
+        path = exported.written[SAVED_MODEL].path
+        writer.note(summary.predictions_table(exports.classify_some(path, experiment, inputs)))
     return True

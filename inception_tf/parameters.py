@@ -16,7 +16,7 @@ from inception_tf.errors import ConfigError, did_you_mean
 from inception_tf.evaluation.evaluator import EvaluationSpec
 from inception_tf.models.catalog import ModelSpec
 from inception_tf.reporting.events import LoggingSpec
-from inception_tf.serving.signatures import ExportSpec
+from inception_tf.serving.spec import ExportSpec
 from inception_tf.training.averaging import Averages
 from inception_tf.training.checkpoint import CheckpointSpec
 from inception_tf.training.groups import VariableGroups

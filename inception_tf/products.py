@@ -1,23 +1,16 @@
-"""What comes of a run: evaluations of its weights, and exported models."""
+"""What comes of a run: its newest good checkpoint, and evaluations of its weights."""
 
 import dataclasses
-import functools
 
 import numpy as np
 import tensorflow as tf
 
 from inception_tf import inputs as run_inputs
 from inception_tf import preparation
-from inception_tf.data.image import decode_evaluation
-from inception_tf.data.photo import edit_as_built
 from inception_tf.errors import CheckpointError, ConfigError
 from inception_tf.evaluation.evaluator import Evaluator, evaluation_steps
-from inception_tf.reporting.summary import Prediction
 from inception_tf.run_directory import RunFacts
-from inception_tf.serving.signatures import check_export, classify, export_saved_model
 from inception_tf.training.checkpoint import CheckpointStore
-
-_NUM_SHOWN = 8  # held-out images that the exported model classifies at the end of a run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,80 +159,3 @@ def evaluate_split(experiment, evaluator, values, cluster, inputs, *, is_stop_as
         )
     except tf.errors.OpError as error:
         run_inputs.raise_data_error(error, reader, record_ids=range(reader.num_examples))
-
-
-def write_export(
-    experiment, model, values, *, cluster, inputs, class_names, photo_edits, step, out_dir
-):
-    """Writes a SavedModel that gives the evaluator's probabilities; its path.
-
-    Records were edited when they were built, the files of users were not: the export edits them.
-
-    Args:
-      photo_edits: the PhotoEdits of the records that were trained on.
-      inputs: evaluation images to check the export on; None writes it unchecked.
-
-    Raises:
-      ExportError: the export differs from the evaluator; nothing is left of it.
-    """
-    decode = _evaluation_decoder(experiment)
-    check = None
-    if inputs is not None and experiment.export.check_images:
-        _, jpegs, _ = _held_out(experiment, inputs, experiment.export.check_images)
-        images = tf.stack([decode(jpeg) for jpeg in jpegs])
-        evaluator = build_evaluator(experiment, model, cluster, inputs)
-        expected = evaluator.probabilities(images, values)
-
-        def check(path):
-            check_export(path, jpegs, expected)
-
-    return export_saved_model(
-        model,
-        values,
-        out_dir=out_dir,
-        class_names=class_names,
-        decode=lambda image: decode(edit_as_built(image, edits=photo_edits)),
-        metadata={
-            "step": step,
-            "weights": experiment.export.weights,
-            "model": dataclasses.asdict(experiment.model),
-            "evaluation_crop": dataclasses.asdict(experiment.evaluation_crop),
-            "photo_edits": dataclasses.asdict(photo_edits),
-            "tensorflow": tf.__version__,
-        },
-        spec=experiment.export,
-        background_class=experiment.model.background_class,
-        check=check,
-    )
-
-
-def classify_some(path, experiment, inputs):
-    """What an exported model says of a few held-out images."""
-    record_ids, jpegs, labels = _held_out(experiment, inputs, _NUM_SHOWN)
-    return [
-        Prediction(
-            image=f"{experiment.data.eval_split} record {record_id}",
-            true_class=inputs.class_names[label],
-            predicted_class=answers[0].name,
-            probability=answers[0].probability,
-        )
-        for record_id, label, answers in zip(record_ids, labels, classify(path, jpegs))
-    ]
-
-
-def _held_out(experiment, inputs, count):
-    """Ids, JPEG bytes and labels of evaluation records spread over the split."""
-    reader = inputs.readers[experiment.data.eval_split]
-    count = min(count, reader.num_examples)
-    record_ids = np.arange(count, dtype=np.int64) * reader.num_examples // count
-    jpegs, labels = reader.read(record_ids)
-    return record_ids.tolist(), list(jpegs), labels.tolist()
-
-
-def _evaluation_decoder(experiment):
-    return functools.partial(
-        decode_evaluation,
-        crop=experiment.evaluation_crop,
-        height_px=experiment.model.input_height_px,
-        width_px=experiment.model.input_width_px,
-    )

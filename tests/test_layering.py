@@ -15,7 +15,7 @@ EXPERIMENT = (
     "experiment", "preparation", "session", "products", "inputs", "overview", "run_directory",
     "initial_weights", "model_source", "bad_records", "seen_images", "failed_step", "replay",
     "lost_workers", "meeting", "stopping", "saving", "predictions", "watching",
-    "evaluations", "report_sources", "class_images",
+    "evaluations", "exports", "report_sources", "class_images",
     "preflight", "own_port", "dry_run", "classifier",
 )  # fmt: skip
 CLUSTER = ("cluster", "assignment", "workers", "slurm")

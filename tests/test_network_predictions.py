@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from inception_tf import (
-    checkpoints, config, evaluations, experiment, inputs as run_inputs, predictions, preparation,
-    products, run_config,
+    checkpoints, config, evaluations, experiment, exports, inputs as run_inputs, predictions,
+    preparation, products, run_config,
 )  # fmt: skip
 from inception_tf.cluster import Cluster
 from inception_tf.data.build import build_records
@@ -184,10 +184,10 @@ def test_an_export_and_kept_weights_predict_what_the_run_does(
 ):
     declared = resolve_run(run_dir)
     trained = products.read_run(declared, RunDirectory(run_dir), cluster)
-    products.write_export(
+    exports.write_export(
         declared, trained.model, trained.values(averaged=True), cluster=cluster, inputs=inputs,
         class_names=trained.facts.class_names, photo_edits=trained.facts.photo_edits,
-        step=trained.step, out_dir=tmp_path / "export",
+        step=trained.step, directory=RunDirectory(run_dir), out_dir=tmp_path / "export",
     )  # fmt: skip
     of_run = predict(open_member(run_dir, cluster), "12").read()
     member = open_member(tmp_path / "export", cluster)

@@ -73,6 +73,15 @@ def edit_as_built(image: tf.Tensor, *, edits: PhotoEdits) -> tf.Tensor:
     return tf.cond(is_long | (orientation != exif.UPRIGHT), edited, lambda: image)
 
 
+def edit_pixels_as_built(pixels: tf.Tensor, *, edits: PhotoEdits) -> tf.Tensor:
+    """Pixels uint8 [H, W, 3] that stand upright, shrunk as `edit_as_built` shrinks a file."""
+    if edits.max_side_px is None:
+        return pixels
+    is_long = tf.reduce_max(tf.shape(pixels)[:2]) > edits.max_side_px
+    shrunk = tf.cond(is_long, lambda: shrink(pixels, edits.max_side_px), lambda: pixels)
+    return tf.ensure_shape(shrunk, [None, None, 3])
+
+
 def turn_upright(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """`exif.turn_upright` in a graph; the orientation is an int32 scalar."""
 

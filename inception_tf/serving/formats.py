@@ -1,5 +1,10 @@
-"""How an export lies on disk: OUT/1, OUT/2, ... as TensorFlow Serving expects, each one whole."""
+"""How an export lies on disk: whole or not at all.
 
+SavedModels are OUT/1, OUT/2, ... as TensorFlow Serving expects them; other formats stand beside, as
+OUT/onnx/1/model.onnx, where it does not look. One call gives all its formats the same number.
+"""
+
+import contextlib
 import os
 import pathlib
 import shutil
@@ -46,12 +51,20 @@ def newest_version(path) -> pathlib.Path:
     return path / str(found[-1])
 
 
-def save_version(out_dir, write) -> pathlib.Path:
-    """Path of a new version that `write(directory)` has filled, and nothing if it raised.
+def save_versions(out_dir, writers, *, places) -> dict[str, pathlib.Path]:
+    """New versions, all of the same number, that `writers` have filled; none if one raised.
 
-    `write` works in a sibling directory whose name no server reads as a version; it gets its
-    number when all of it is on disk. A killed process leaves at most `.writing-*` behind, which
-    may be deleted.
+    Each writes in a sibling directory whose name no server reads as a version; all get their
+    number when everything is on disk. A killed process leaves at most `.writing-*` behind, which
+    may be deleted, or some of the versions, each of them whole.
+
+    Args:
+      out_dir: of the export.
+      writers: name -> function of a directory, which fills it.
+      places: name -> directory below `out_dir` whose version 1, 2, ... it is; '' for `out_dir`.
+
+    Returns:
+      name -> path of the version.
 
     Raises:
       ExportError: `out_dir` cannot hold versions, or another export took the number meanwhile.
@@ -63,28 +76,62 @@ def save_version(out_dir, write) -> pathlib.Path:
             received=f"{out_dir}, which is " + ("a model" if out_dir.is_dir() else "a file"),
             remedy="Give another --out, for instance the directory above.",
         )
-    out_dir.mkdir(parents=True, exist_ok=True)
-    version = max(versions(out_dir), default=0) + 1
-    writing = out_dir / f".writing-{version}-{os.getpid()}"
+    homes = {name: out_dir / places[name] for name in writers}
+    # Of formats that are not written now too: the same number is the same weights.
+    known = {out_dir, *homes.values(), *(home for home in _subdirectories(out_dir))}
+    version = max((max(versions(home), default=0) for home in known), default=0) + 1
+    work = {name: home / f".writing-{version}-{os.getpid()}" for name, home in homes.items()}
+    finished = {name: home / str(version) for name, home in homes.items()}
     try:
-        # The same process may have been stopped here before: what it left is of no use.
-        shutil.rmtree(writing, ignore_errors=True)
-        writing.mkdir()
-        write(writing)
-        _flush(writing)
-        try:
-            os.rename(writing, out_dir / str(version))
-        except OSError as error:
-            raise ExportError(
-                f"Version {version} must be free when its export is complete.",
-                received=f"{out_dir / str(version)}: {error.strerror}",
-                remedy="Another export wrote it meanwhile: run this one again.",
-            ) from error
+        for name, write in writers.items():
+            homes[name].mkdir(parents=True, exist_ok=True)
+            # The same process may have been stopped here before: what it left is of no use.
+            shutil.rmtree(work[name], ignore_errors=True)
+            work[name].mkdir()
+            write(work[name])
+            _flush(work[name])
+        _rename_all(work, finished)
     except BaseException:
-        shutil.rmtree(writing, ignore_errors=True)
+        for directory in work.values():
+            shutil.rmtree(directory, ignore_errors=True)
         raise
-    durable.flush_to_disk(out_dir)
-    return out_dir / str(version)
+    finally:
+        _remove_empty(homes.values(), out_dir)
+    return finished
+
+
+def _subdirectories(directory):
+    if not directory.is_dir():
+        return []
+    return [path for path in directory.iterdir() if path.is_dir() and not path.name.isdecimal()]
+
+
+def _rename_all(work, finished):
+    """Gives every version its number, or none of them."""
+    renamed = []
+    try:
+        for name, directory in work.items():
+            os.rename(directory, finished[name])
+            renamed.append(finished[name])
+            durable.flush_to_disk(finished[name].parent)
+    except BaseException as error:
+        for path in renamed:
+            shutil.rmtree(path, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
+        raise ExportError(
+            f"Version {finished[name].name} must be free when its export is complete.",
+            received=f"{finished[name]}: {error.strerror}",
+            remedy="Another export wrote it meanwhile: run this one again.",
+        ) from error
+
+
+def _remove_empty(directories, out_dir):
+    """Removes what was made for versions that did not come; `out_dir` stays."""
+    for directory in directories:
+        if directory != out_dir:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
 
 
 def _flush(directory):

@@ -4,8 +4,6 @@ import tensorflow as tf
 
 from inception_tf.serving import fold
 
-PRECISIONS = ("float32", "bfloat16")
-
 
 class FoldedGraph(tf.Module):
     """Calls a folded network, and holds its weights as variables.

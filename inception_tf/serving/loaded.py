@@ -1,13 +1,17 @@
-"""An exported model that is read back: what it says of itself, and its logits."""
+"""An export that is read back: what it says of itself, its probabilities and logits."""
 
+import collections.abc
 import dataclasses
 import json
 import pathlib
 
+import numpy as np
 import tensorflow as tf
 
+from inception_tf.data.image import to_input
+from inception_tf.serving import onnx_file, tflite_file
+from inception_tf.serving.content import METADATA_FILE
 from inception_tf.serving.formats import ExportError, newest_version
-from inception_tf.serving.signatures import METADATA_FILE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,13 +30,52 @@ class LoadedExport:
     function: object
     model: object
 
+    def probabilities(self, levels) -> np.ndarray:
+        """Float32 [N, K] of evaluation crops, uint8 or float32 [N, H, W, 3] in 0..255."""
+        logits = self.function(images=to_input(tf.convert_to_tensor(levels)))["logits"]
+        num_dropped = int(self.metadata["background_class"])
+        return tf.nn.softmax(logits)[:, num_dropped:].numpy()
 
-def load_export(path) -> LoadedExport:
-    """The SavedModel at `path`, or its newest version.
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoadedFile:
+    """An ONNX or TensorFlow Lite file of this project.
+
+    Attributes:
+      path: of the file.
+      metadata: what it says of itself.
+      run: uint8 [N, H, W, 3] -> float32 [N, K], by the format's own runtime.
+    """
+
+    path: pathlib.Path
+    metadata: dict
+    run: collections.abc.Callable
+
+    def probabilities(self, levels) -> np.ndarray:
+        """Float32 [N, K] of evaluation crops, uint8 or float32 [N, H, W, 3] in 0..255.
+
+        The file takes whole levels: others are rounded, halves to even.
+        """
+        levels = np.asarray(levels)
+        if levels.dtype != np.uint8:
+            levels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+        return self.run(levels)
+
+
+def load_export(path) -> LoadedExport | LoadedFile:
+    """An export of any format: *.onnx, *.tflite, or a SavedModel or its newest version.
 
     Raises:
+      ConfigError: a package that the format needs is absent.
       ExportError: there is none, it does not load, or it is not one of this project.
     """
+    path = pathlib.Path(path)
+    if path.suffix == ".onnx":
+        metadata, run = onnx_file.open_onnx(path)
+        return LoadedFile(path=path, metadata=metadata, run=run)
+    if path.suffix == ".tflite":
+        metadata = tflite_file.read_metadata(path)
+        return LoadedFile(path=path, metadata=metadata, run=tflite_file.open_tflite(path))
     path = newest_version(path)
     try:
         metadata = json.loads((path / METADATA_FILE).read_text(encoding="utf-8"))

@@ -1,46 +1,16 @@
-"""What an exported model answers: JPEG bytes in, classes and probabilities out."""
+"""The SavedModel: image files in, classes and probabilities out."""
 
 import dataclasses
-import json
 import pathlib
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from inception_tf.errors import ConfigError
-from inception_tf.models.layers import is_seed_state
-from inception_tf.serving.formats import ExportError, newest_version, save_version
+from inception_tf.serving import requests
+from inception_tf.serving.formats import ExportError, newest_version
+from inception_tf.serving.graph import FoldedGraph
 
-METADATA_FILE = "assets.extra/metadata.json"
 CHECK_BATCH = 16  # images at once when an export is loaded back
-
-_PARALLEL_DECODES = 16
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportSpec:
-    """The export (gin section `export`).
-
-    Attributes:
-      weights: 'averaged' or 'raw'.
-      top_k: classes that the answer of `serving_default` names.
-      check_images: evaluation images on which the written export is held against the evaluator.
-    """
-
-    weights: str = "averaged"
-    top_k: int = 5
-    check_images: int = 50
-
-    def __post_init__(self):
-        if self.weights not in ("averaged", "raw"):
-            raise ConfigError(
-                "export.weights must be 'averaged' or 'raw'.", received=repr(self.weights)
-            )
-        if self.top_k < 1:
-            raise ConfigError("export.top_k must be at least 1.", received=self.top_k)
-        if self.check_images < 0:
-            raise ConfigError("export.check_images must be at least 0.", received=self.check_images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,107 +22,45 @@ class Answer:
     probability: float
 
 
-def export_saved_model(
-    model,
-    values,
-    *,
-    out_dir,
-    class_names,
-    decode,
-    metadata,
-    spec: ExportSpec,
-    background_class: bool = False,
-    check=None,
-) -> pathlib.Path:
-    """Path of a new SavedModel `out_dir`/1, /2, ... with the preprocessing inside.
+def write_saved_model(directory, network, content, *, spec):
+    """Fills a directory with a SavedModel; its metadata are the caller's.
 
     Signatures (N images, K classes, k = min(`spec.top_k`, K)):
-      serving_default(image_bytes: string [N], each a JPEG file) -> classes: int64 [N, k] in
+      serving_default(image_bytes: string [N], each an image file) -> classes: int64 [N, k] in
         [0, K), names: string [N, k], probabilities: float32 [N, k], highest first
       all_probabilities(image_bytes: string [N]) -> probabilities: float32 [N, K]
+      features(image_bytes: string [N]) -> features: float32 [N, C], the last grid's mean
+      pixels(images: uint8 [N, h, w, 3] of any one size) -> as `serving_default`
       logits(images: float32 [N, H, W, 3] in [-1, 1]) -> logits: float32 [N, outputs]
 
     A background output has its share in the softmax and a place in `logits`, but is no class: the
     probabilities of the classes are the evaluator's and add up to one minus the background's.
 
-    Args:
-      model: keras.Model, images -> logits or a dict with 'logits'; it is cloned, never changed.
-      values: (trainable, non-trainable) in the order of the model's lists: variables, tensors or
-        arrays.
-      out_dir: directory of the versions.
-      class_names: K names.
-      decode: JPEG scalar string -> float32 [H, W, 3] in [-1, 1]; the evaluation's own function.
-      metadata: what can be written as JSON; goes into assets.extra/metadata.json.
-      spec: the number of classes to name.
-      background_class: whether output 0 is the background.
-      check: called with the directory before it gets its name; raises to refuse the export.
-
-    Raises:
-      ConfigError: names, outputs or metadata do not fit each other.
-      ExportError: `out_dir` cannot hold versions. Whatever is raised, no version appears.
-    """
-    network = _network_with(model, values)
-    num_dropped = int(background_class)
-    _check_names(class_names, num_classes=network.output.shape[-1] - num_dropped)
-    top_k = min(spec.top_k, len(class_names))
-    module, signatures = _serving_module(
-        network, decode, class_names=class_names, top_k=top_k, num_dropped=num_dropped
-    )
-    about = _metadata_text(network, class_names, metadata, background_class=background_class)
-
-    def write(directory):
-        tf.saved_model.save(module, str(directory), signatures=signatures)
-        (directory / METADATA_FILE).parent.mkdir(exist_ok=True)
-        (directory / METADATA_FILE).write_text(about, encoding="utf-8")
-        if check is not None:
-            check(directory)
-
-    return save_version(out_dir, write)
-
-
-def check_export(path, jpegs, expected_probabilities, *, bound: float = 1e-5) -> float:
-    """Largest difference of the loaded export's probabilities from the expected ones.
+    With `spec.on_bad_image = 'flag'` the first three answer bad images too, with one more output
+    ok: bool [N]; where it is false the numbers are 0, the classes -1 and the names empty.
 
     Args:
-      path: the SavedModel, or a directory of versions (then the newest).
-      jpegs: list of M JPEG files as bytes, at least one.
-      expected_probabilities: float [M, K], the evaluator's on the same images.
-      bound: difference above which the export is refused.
-
-    Raises:
-      ExportError: it differs by more, or is not a number; or there is no image to tell.
+      directory: that there is, and is empty.
+      network: a FoldedNetwork.
+      content: a Content that fits it.
+      spec: an ExportSpec.
     """
-    if not jpegs:
-        raise ExportError("The check of an export needs at least one image.", received="none")
-    expected = np.asarray(expected_probabilities)
-    answered = _answers(path, "all_probabilities", jpegs)["probabilities"]
-    if answered.shape != expected.shape:
-        raise ExportError(
-            "An export must give each class of each image a probability.",
-            received=f"shape {list(answered.shape)}, expected {list(expected.shape)}",
-        )
-    difference = float(np.max(np.abs(answered - expected)))
-    if not difference <= bound:  # NaN is refused too
-        worst = int(np.argmax(np.max(np.abs(answered - expected), axis=1)))
-        raise ExportError(
-            "An export must give the evaluator's probabilities.",
-            received=f"a difference of {difference:.3g} on image {worst} of {len(jpegs)}, "
-            f"bound {bound:.3g}",
-            remedy="Nothing was kept. Export with the weights, crop and size that were evaluated.",
-        )
-    return difference
+    module = tf.Module(name="inception_tf_export")
+    module.network = FoldedGraph(network, precision=spec.precision)
+    signatures = _signatures(module.network, content, spec, input_shape=network.input_shape)
+    tf.saved_model.save(module, str(directory), signatures=signatures)
 
 
-def classify(path, jpegs) -> list[list[Answer]]:
+def classify(path, files) -> list[list[Answer]]:
     """The classes that an export names for each image, the most probable first.
 
     Args:
       path: the SavedModel, or a directory of versions (then the newest).
-      jpegs: list of JPEG files as bytes.
+      files: list of image files as bytes.
     """
-    if not jpegs:
+    if not files:
         return []
-    answers = _answers(path, "serving_default", jpegs)
+    answers = answers_of(path, "serving_default", files)
     return [
         [
             Answer(int(index), name.decode("utf-8"), float(probability))
@@ -162,103 +70,100 @@ def classify(path, jpegs) -> list[list[Answer]]:
     ]
 
 
-def _check_names(class_names, *, num_classes):
-    if len(class_names) != num_classes:
-        raise ConfigError(
-            "An export needs one name for each class of the network.",
-            received=f"{len(class_names)} names for {num_classes} classes",
-            remedy="Set model.background_class as the network was trained.",
-        )
+def answers_of(path, signature, files) -> dict[str, np.ndarray]:
+    """Output name -> array over all image files (at least one), of a signature of the export.
 
-
-def _network_with(model, values):
-    """A model of its own, images -> float32 logits, that holds the values."""
-    clone = keras.models.clone_model(model)
-    output = clone.output["logits"] if isinstance(clone.output, dict) else clone.output
-    # Without the auxiliary head, which only training uses.
-    network = keras.Model(clone.input, output)
-    variables = list(model.trainable_variables) + list(model.non_trainable_variables)
-    # By path and not by place: freezing moves variables from one list to the other.
-    by_path = {variable.path: value for variable, value in zip(variables, [*values[0], *values[1]])}
-    for variable in network.variables:
-        if not is_seed_state(variable.path):  # inference draws nothing
-            value = by_path[variable.path]
-            variable.assign(value.numpy() if hasattr(value, "numpy") else value)
-    return network
-
-
-def _serving_module(network, decode, *, class_names, top_k, num_dropped):
-    """A tf.Module with the weights, and the signatures of an export."""
-    height_px, width_px, channels = network.input_shape[1:]
-    pixels = tf.TensorSpec([height_px, width_px, channels], tf.float32)
-    names = tf.constant(class_names, tf.string)
-
-    def logits_of(images):
-        return tf.cast(network(images, training=False), tf.float32)
-
-    def probabilities_of(image_bytes):
-        images = tf.map_fn(
-            decode,
-            image_bytes,
-            fn_output_signature=pixels,
-            parallel_iterations=_PARALLEL_DECODES,
-        )
-        return tf.nn.softmax(logits_of(images))[:, num_dropped:]
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-    def serving_default(image_bytes):
-        # Equal probabilities come in the order of their classes, as the evaluator ranks them.
-        probabilities, classes = tf.math.top_k(probabilities_of(image_bytes), k=top_k)
-        return {
-            "classes": tf.cast(classes, tf.int64),
-            "names": tf.gather(names, classes),
-            "probabilities": probabilities,
-        }
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-    def all_probabilities(image_bytes):
-        return {"probabilities": probabilities_of(image_bytes)}
-
-    @tf.function(input_signature=[tf.TensorSpec([None, *pixels.shape], tf.float32, name="images")])
-    def logits(images):
-        return {"logits": logits_of(images)}
-
-    module = tf.Module(name="inception_tf_export")
-    # The bare variables: with the Keras layers a loader would meet their Python objects.
-    module.weights = [variable.value for variable in network.variables]
-    signatures = {
-        "serving_default": serving_default,
-        "all_probabilities": all_probabilities,
-        "logits": logits,
-    }
-    return module, signatures
-
-
-def _metadata_text(network, class_names, metadata, *, background_class):
-    height_px, width_px, _ = network.input_shape[1:]
-    described = {
-        **metadata,
-        "class_names": list(class_names),
-        "background_class": background_class,
-        "input_height_px": height_px,
-        "input_width_px": width_px,
-    }
-    try:
-        return json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    except TypeError as error:
-        raise ConfigError("The metadata of an export must be JSON.", received=error) from error
-
-
-def _answers(path, signature, jpegs):
-    """Output name -> array over all images (at least one), of a signature of the export."""
-    path = newest_version(path)
+    Raises:
+      ExportError: it does not load.
+    """
+    path = newest_version(pathlib.Path(path))
     try:
         loaded = tf.saved_model.load(str(path))
     except (OSError, ValueError, tf.errors.OpError) as error:
         raise ExportError("An export must load.", received=f"{path}: {error}") from error
     function = loaded.signatures[signature]
     parts = [
-        function(image_bytes=tf.constant(jpegs[start : start + CHECK_BATCH], tf.string))
-        for start in range(0, len(jpegs), CHECK_BATCH)
+        function(image_bytes=tf.constant(files[start : start + CHECK_BATCH], tf.string))
+        for start in range(0, len(files), CHECK_BATCH)
     ]
     return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+
+
+def _signatures(graph, content, spec, *, input_shape):
+    """Name -> tf.function of every signature."""
+    names = tf.constant(content.class_names, tf.string)
+    top_k = min(spec.top_k, len(content.class_names))
+    has_flag = spec.on_bad_image == "flag"
+    files = tf.TensorSpec([None], tf.string, name="image_bytes")
+
+    # Functions of their own: traced once, and once in the file, for all the signatures.
+    @tf.function(input_signature=[files])
+    def decoded(image_bytes):
+        preprocess = content.preprocessing.of_file
+        images, is_ok = requests.decode_each(image_bytes, preprocess, shape=input_shape)
+        if not has_flag:
+            requests.refuse_bad(is_ok)
+        return images, is_ok
+
+    def where_ok(outputs, is_ok, instead):
+        """The outputs, with `instead` of them where an image is bad."""
+        if not has_flag:
+            return outputs
+        is_ok_column = is_ok[:, tf.newaxis]
+        told = {
+            name: tf.where(is_ok_column, value, tf.constant(instead.get(name, 0), value.dtype))
+            for name, value in outputs.items()
+        }
+        return {**told, "ok": is_ok}
+
+    images_spec = tf.TensorSpec([None, *input_shape], tf.float32, name="images")
+    network = tf.function(graph, input_signature=[images_spec])
+
+    def probabilities_of(images):
+        _, logits = network(images)
+        return tf.nn.softmax(logits)[:, int(content.background_class) :]
+
+    def ranked(images):
+        # Equal probabilities come in the order of their classes, as the evaluator ranks them.
+        probabilities, classes = tf.math.top_k(probabilities_of(images), k=top_k)
+        return {
+            "classes": tf.cast(classes, tf.int64),
+            "names": tf.gather(names, classes),
+            "probabilities": probabilities,
+        }
+
+    @tf.function(input_signature=[files])
+    def serving_default(image_bytes):
+        images, is_ok = decoded(image_bytes)
+        return where_ok(ranked(images), is_ok, {"classes": -1, "names": ""})
+
+    @tf.function(input_signature=[files])
+    def all_probabilities(image_bytes):
+        images, is_ok = decoded(image_bytes)
+        return where_ok({"probabilities": probabilities_of(images)}, is_ok, {})
+
+    @tf.function(input_signature=[files])
+    def features(image_bytes):
+        images, is_ok = decoded(image_bytes)
+        return where_ok({"features": network(images)[0]}, is_ok, {})
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
+    def pixels(images):
+        prepared = tf.map_fn(
+            content.preprocessing.of_pixels,
+            images,
+            fn_output_signature=tf.TensorSpec(input_shape, tf.float32),
+        )
+        return ranked(prepared)
+
+    @tf.function(input_signature=[images_spec])
+    def logits(images):
+        return {"logits": network(images)[1]}
+
+    return {
+        "serving_default": serving_default,
+        "all_probabilities": all_probabilities,
+        "features": features,
+        "pixels": pixels,
+        "logits": logits,
+    }

@@ -12,10 +12,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from inception_tf import products
+from inception_tf import exports
 from inception_tf.data import evaluation_pipeline, image, image_files, pipeline
+from inception_tf.data.photo import PhotoEdits
 from inception_tf.errors import ConfigError
-from inception_tf.serving.signatures import ExportSpec, check_export, export_saved_model
+from inception_tf.serving.content import Content
+from inception_tf.serving.fold import fold
+from inception_tf.serving.signatures import answers_of, write_saved_model
+from inception_tf.serving.spec import ExportSpec
 
 CROPS = {
     "slim_tf1": image.EvaluationCrop(),
@@ -231,24 +235,33 @@ def test_evaluation_features_and_export_see_the_same_pixels(name, files, tmp_pat
     experiment = types.SimpleNamespace(
         evaluation_crop=crop, model=types.SimpleNamespace(input_height_px=20, input_width_px=24)
     )
-    decode = products._evaluation_decoder(experiment)
-    _, of_features = next(image_files.image_batches(paths, decode=decode, batch=3))
+    preprocessing = exports._preprocessing(experiment, PhotoEdits())
+    _, of_features = next(
+        image_files.image_batches(paths, decode=preprocessing.of_file, batch=3)
+    )
     np.testing.assert_array_equal(of_features, expected)
 
     keras.utils.set_random_seed(1)
     inputs = keras.Input([20, 24, 3])
-    model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.Flatten()(inputs)))
-    out = export_saved_model(
-        model,
-        (model.trainable_variables, model.non_trainable_variables),
-        out_dir=tmp_path / "export",
-        class_names=["a", "b", "c", "d"],
-        decode=decode,
+    whole = keras.layers.Conv2D(5, (20, 24), activation="relu")(inputs)  # each pixel on its own
+    outputs = keras.layers.Dense(4)(keras.layers.GlobalAveragePooling2D()(whole))
+    model = keras.Model(inputs, outputs)
+    content = Content(
+        class_names=("a", "b", "c", "d"), background_class=False, preprocessing=preprocessing,
         metadata={},
-        spec=ExportSpec(),
-    )
-    probabilities = tf.nn.softmax(model(expected)).numpy()
-    assert check_export(out, jpegs, probabilities, bound=1e-5) <= 1e-5
+    )  # fmt: skip
+    write_saved_model(tmp_path, fold(model), content, spec=ExportSpec())
+    expected = tf.nn.softmax(model(expected)).numpy()
+    answers = answers_of(tmp_path, "all_probabilities", jpegs)["probabilities"]
+    np.testing.assert_allclose(answers, expected, rtol=0, atol=1e-5)
+    # Decoded images of any size, one size in a request.
+    signature = tf.saved_model.load(str(tmp_path)).signatures["pixels"]
+    for jpeg, own in zip(jpegs, expected):
+        pixels = tf.io.decode_jpeg(jpeg).numpy()
+        ranked = signature(images=tf.constant(np.stack([pixels, pixels])))
+        order = np.argsort(-own)
+        assert ranked["classes"].numpy().tolist() == [order.tolist()] * 2
+        np.testing.assert_allclose(ranked["probabilities"][1], own[order], rtol=0, atol=1e-5)
 
 
 def test_the_recipes_differ(files):

@@ -9,10 +9,14 @@ import textwrap
 
 import pytest
 
-from inception_tf.serving.formats import ExportError, newest_version, save_version, versions
-
+from inception_tf.serving.formats import ExportError, newest_version, save_versions, versions
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def save_version(out_dir, write):
+    """A version of the SavedModel alone."""
+    return save_versions(out_dir, {"one": write}, places={"one": ""})["one"]
 
 
 def write(directory):
@@ -46,13 +50,13 @@ def test_an_interrupted_export_leaves_nothing(tmp_path, error):
 def test_a_killed_export_leaves_no_version(tmp_path):
     script = """
         import os, signal, sys
-        from inception_tf.serving.formats import save_version
+        from inception_tf.serving.formats import save_versions
 
         def killed(directory):
             (directory / "saved_model.pb").write_text("half a gra")
             os.kill(os.getpid(), signal.SIGKILL)
 
-        save_version(sys.argv[1], killed)
+        save_versions(sys.argv[1], {"one": killed}, places={"one": ""})
     """
     command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
     done = subprocess.run(command, cwd=CHECKOUT, timeout=60)
@@ -89,3 +93,42 @@ def test_a_version_can_be_read_by_others(tmp_path):
         assert save_version(tmp_path, write).stat().st_mode & 0o777 == 0o755
     finally:
         os.umask(mask)
+
+
+def write_file(directory):
+    (directory / "model.onnx").write_text("another format")
+
+
+PLACES = {"model": "", "file": "onnx"}
+
+
+def test_formats_of_one_export_have_one_number(tmp_path):
+    first = save_versions(tmp_path, {"model": write, "file": write_file}, places=PLACES)
+    assert first == {"model": tmp_path / "1", "file": tmp_path / "onnx" / "1"}
+    assert save_versions(tmp_path, {"file": write_file}, places=PLACES)["file"].name == "2"
+    # Not 2, which is other weights.
+    assert save_versions(tmp_path, {"model": write}, places=PLACES)["model"].name == "3"
+    assert newest_version(tmp_path) == tmp_path / "3"
+    assert sorted(os.listdir(tmp_path / "onnx")) == ["1", "2"]
+
+
+def test_a_format_that_is_refused_takes_the_others_with_it(tmp_path):
+    def refused(directory):
+        write_file(directory)
+        raise ExportError("refused.")
+
+    with pytest.raises(ExportError, match="refused"):
+        save_versions(tmp_path, {"model": write, "file": refused}, places=PLACES)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_number_taken_meanwhile_takes_the_others_back(tmp_path):
+    def overtaken(directory):
+        write_file(directory)
+        (directory.parent / "1").mkdir()
+        (directory.parent / "1" / "model.onnx").write_text("another")
+
+    with pytest.raises(ExportError, match="run this one again"):
+        save_versions(tmp_path, {"model": write, "file": overtaken}, places=PLACES)
+    assert versions(tmp_path) == []
+    assert (tmp_path / "onnx" / "1" / "model.onnx").read_text() == "another"

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from inception_tf import config, inputs, model_source, preparation, products
+from inception_tf import config, exports, inputs, model_source, preparation
 from inception_tf.data import build
 from inception_tf.data.image import decode_evaluation
 from inception_tf.data.photo import PhotoEdits
@@ -21,7 +21,7 @@ from inception_tf.experiment import Experiment
 from inception_tf.models.catalog import build_model
 from inception_tf.parameters import SECTIONS
 from inception_tf.run_directory import RunDirectory
-from inception_tf.serving.signatures import METADATA_FILE
+from inception_tf.serving.content import METADATA_FILE
 from inception_tf.training.checkpoint import CheckpointStore
 from tests.test_features import CLASSES, PARAMS, facts_of_tiny, photograph, randomise
 
@@ -63,10 +63,11 @@ def model(experiment):
 
 def exported(experiment, model, out_dir, edits):
     values = (model.trainable_variables, model.non_trainable_variables)
-    return products.write_export(
+    exported = exports.write_export(
         experiment[0], model, values, cluster=None, inputs=None, class_names=CLASSES,
-        photo_edits=edits, step=7, out_dir=out_dir,
+        photo_edits=edits, step=7, directory=RunDirectory(out_dir / "run"), out_dir=out_dir,
     )  # fmt: skip
+    return exported.written["saved_model"].path
 
 
 def answers(path, images):

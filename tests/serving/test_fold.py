@@ -44,6 +44,11 @@ def network_of(fields, *, seed=4):
             weight.assign(generator.normal(scale=0.1, size=weight.shape))
         elif weight.path.endswith("gamma"):
             weight.assign(generator.uniform(0.5, 1.5, weight.shape))
+    # Logits of a few units: larger ones would leave every probability 0 or 1.
+    classifier = model.get_layer("Logits")
+    largest = np.abs(logits_of(model, images_of(model))).max()
+    classifier.kernel.assign(classifier.kernel * (3 / largest))
+    classifier.bias.assign(classifier.bias * (3 / largest))
     return model
 
 

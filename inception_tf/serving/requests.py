@@ -47,3 +47,18 @@ def refuse_bad(is_ok):
         ],
         summarize=100,
     )
+
+
+def emptied(outputs, is_ok, instead):
+    """The outputs [N, ...] and `ok`; where an image is bad, `instead` of them.
+
+    Args:
+      outputs: name -> tensor [N, n].
+      is_ok: bool [N].
+      instead: name -> value; 0 of those that are not named.
+    """
+    told = {
+        name: tf.where(is_ok[:, tf.newaxis], value, tf.constant(instead.get(name, 0), value.dtype))
+        for name, value in outputs.items()
+    }
+    return {**told, "ok": is_ok}

@@ -12,6 +12,9 @@ from inception_tf.serving.graph import FoldedGraph
 
 CHECK_BATCH = 16  # images at once when an export is loaded back
 
+_FILES = tf.TensorSpec([None], tf.string, name="image_bytes")
+_EMPTY = {"classes": -1, "names": ""}  # of a bad image that is flagged; numbers are 0
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
@@ -47,8 +50,8 @@ def write_saved_model(directory, network, content, *, spec):
     """
     module = tf.Module(name="inception_tf_export")
     module.network = FoldedGraph(network, precision=spec.precision)
-    signatures = _signatures(module.network, content, spec, input_shape=network.input_shape)
-    tf.saved_model.save(module, str(directory), signatures=signatures)
+    program = _Program(module.network, content, spec, input_shape=network.input_shape)
+    tf.saved_model.save(module, str(directory), signatures=_signatures(program))
 
 
 def classify(path, files) -> list[list[Answer]]:
@@ -89,76 +92,84 @@ def answers_of(path, signature, files) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
 
 
-def _signatures(graph, content, spec, *, input_shape):
-    """Name -> tf.function of every signature."""
-    names = tf.constant(content.class_names, tf.string)
-    top_k = min(spec.top_k, len(content.class_names))
-    has_flag = spec.on_bad_image == "flag"
-    files = tf.TensorSpec([None], tf.string, name="image_bytes")
+class _Program:
+    """What the signatures have in common; see `write_saved_model`."""
 
-    # Functions of their own: traced once, and once in the file, for all the signatures.
-    @tf.function(input_signature=[files])
-    def decoded(image_bytes):
-        preprocess = content.preprocessing.of_file
-        images, is_ok = requests.decode_each(image_bytes, preprocess, shape=input_shape)
-        if not has_flag:
-            requests.refuse_bad(is_ok)
-        return images, is_ok
+    def __init__(self, graph, content, spec, *, input_shape):
+        self.images = tf.TensorSpec([None, *input_shape], tf.float32, name="images")
+        # Functions of their own: traced once, and once in the file, for all the signatures.
+        self.network = tf.function(graph, input_signature=[self.images])
+        self._decoded = tf.function(self._decode, input_signature=[_FILES])
+        self._content = content
+        self._names = tf.constant(content.class_names, tf.string)
+        self._top_k = min(spec.top_k, len(content.class_names))
+        self._has_flag = spec.on_bad_image == "flag"
 
-    def where_ok(outputs, is_ok, instead):
-        """The outputs, with `instead` of them where an image is bad."""
-        if not has_flag:
-            return outputs
-        is_ok_column = is_ok[:, tf.newaxis]
-        told = {
-            name: tf.where(is_ok_column, value, tf.constant(instead.get(name, 0), value.dtype))
-            for name, value in outputs.items()
-        }
-        return {**told, "ok": is_ok}
+    def probabilities(self, images):
+        """The classes' probabilities, float32 [N, K], of prepared images."""
+        _, logits = self.network(images)
+        return tf.nn.softmax(logits)[:, int(self._content.background_class) :]
 
-    images_spec = tf.TensorSpec([None, *input_shape], tf.float32, name="images")
-    network = tf.function(graph, input_signature=[images_spec])
-
-    def probabilities_of(images):
-        _, logits = network(images)
-        return tf.nn.softmax(logits)[:, int(content.background_class) :]
-
-    def ranked(images):
+    def ranked(self, images):
+        """The most probable classes of prepared images, as outputs."""
         # Equal probabilities come in the order of their classes, as the evaluator ranks them.
-        probabilities, classes = tf.math.top_k(probabilities_of(images), k=top_k)
+        probabilities, classes = tf.math.top_k(self.probabilities(images), k=self._top_k)
         return {
             "classes": tf.cast(classes, tf.int64),
-            "names": tf.gather(names, classes),
+            "names": tf.gather(self._names, classes),
             "probabilities": probabilities,
         }
 
-    @tf.function(input_signature=[files])
+    def of_files(self, image_bytes, outputs_of):
+        """The outputs of image files; where bad ones are flagged, those of bad ones empty."""
+        images, is_ok = self._decoded(image_bytes)
+        outputs = outputs_of(images)
+        return requests.emptied(outputs, is_ok, _EMPTY) if self._has_flag else outputs
+
+    def of_pixels(self, images):
+        """The most probable classes of decoded images."""
+        prepared = tf.map_fn(
+            self._content.preprocessing.of_pixels,
+            images,
+            fn_output_signature=tf.TensorSpec(self.images.shape[1:], tf.float32),
+        )
+        return self.ranked(prepared)
+
+    def _decode(self, image_bytes):
+        images, is_ok = requests.decode_each(
+            image_bytes, self._content.preprocessing.of_file, shape=self.images.shape[1:]
+        )
+        if not self._has_flag:
+            requests.refuse_bad(is_ok)
+        return images, is_ok
+
+
+def _signatures(program):
+    """Name -> tf.function of every signature."""
+
+    @tf.function(input_signature=[_FILES])
     def serving_default(image_bytes):
-        images, is_ok = decoded(image_bytes)
-        return where_ok(ranked(images), is_ok, {"classes": -1, "names": ""})
+        return program.of_files(image_bytes, program.ranked)
 
-    @tf.function(input_signature=[files])
+    @tf.function(input_signature=[_FILES])
     def all_probabilities(image_bytes):
-        images, is_ok = decoded(image_bytes)
-        return where_ok({"probabilities": probabilities_of(images)}, is_ok, {})
+        return program.of_files(
+            image_bytes, lambda images: {"probabilities": program.probabilities(images)}
+        )
 
-    @tf.function(input_signature=[files])
+    @tf.function(input_signature=[_FILES])
     def features(image_bytes):
-        images, is_ok = decoded(image_bytes)
-        return where_ok({"features": network(images)[0]}, is_ok, {})
+        return program.of_files(
+            image_bytes, lambda images: {"features": program.network(images)[0]}
+        )
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
     def pixels(images):
-        prepared = tf.map_fn(
-            content.preprocessing.of_pixels,
-            images,
-            fn_output_signature=tf.TensorSpec(input_shape, tf.float32),
-        )
-        return ranked(prepared)
+        return program.of_pixels(images)
 
-    @tf.function(input_signature=[images_spec])
+    @tf.function(input_signature=[program.images])
     def logits(images):
-        return {"logits": network(images)[1]}
+        return {"logits": program.network(images)[1]}
 
     return {
         "serving_default": serving_default,

@@ -30,6 +30,7 @@ CONFIG_PACKAGES = sorted(
 
 DIGITS = ["scikit-learn>=1.5,<2"]
 TIMM = ["safetensors>=0.4,<1"]
+ONNX = ["onnx>=1.19,<2", "onnxruntime>=1.23,<2"]
 
 setuptools.setup(
     name="inception-tf",
@@ -63,6 +64,7 @@ setuptools.setup(
     extras_require={
         "digits": DIGITS,  # the embedded real images of the first command
         "timm": TIMM,  # weights in timm's format
+        "onnx": ONNX,  # exports as ONNX files
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "test": [
             "pytest>=8,<10",
@@ -70,8 +72,10 @@ setuptools.setup(
             "hypothesis>=6.100,<7",
             "pyyaml>=6,<7",  # the manifests of launch/kubernetes/ are held against
             "jsonschema>=4.23,<5",  # the published schemas
+            "ai-edge-litert>=2.1,<3",  # the interpreter of others for TensorFlow Lite files
         ]
         + DIGITS
-        + TIMM,
+        + TIMM
+        + ONNX,
     },
 )

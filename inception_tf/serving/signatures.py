@@ -12,6 +12,7 @@ from inception_tf.serving.graph import FoldedGraph
 
 CHECK_BATCH = 16  # images at once when an export is loaded back
 
+_MAX_WEIGHT_BYTES = 1_900_000_000  # a protocol buffer ends at 2^31
 _FILES = tf.TensorSpec([None], tf.string, name="image_bytes")
 _EMPTY = {"classes": -1, "names": ""}  # of a bad image that is flagged; numbers are 0
 
@@ -47,10 +48,20 @@ def write_saved_model(directory, network, content, *, spec):
       network: a FoldedNetwork.
       content: a Content that fits it.
       spec: an ExportSpec.
+
+    Raises:
+      ExportError: more weights than one file can hold.
     """
-    module = tf.Module(name="inception_tf_export")
-    module.network = FoldedGraph(network, precision=spec.precision)
-    program = _Program(module.network, content, spec, input_shape=network.input_shape)
+    graph = FoldedGraph(network, precision=spec.precision)
+    if graph.size_bytes > _MAX_WEIGHT_BYTES:
+        raise ExportError(
+            f"A SavedModel of a folded network holds at most {_MAX_WEIGHT_BYTES:,} bytes of "
+            "weights: they are part of its graph, which is one protocol buffer.",
+            received=f"{graph.size_bytes:,}",
+            remedy="Export a network with a smaller model.width_multiplier, or in bfloat16.",
+        )
+    program = _Program(graph, content, spec, input_shape=network.input_shape)
+    module = tf.Module(name="inception_tf_export")  # of no variables
     tf.saved_model.save(module, str(directory), signatures=_signatures(program))
 
 

@@ -39,7 +39,7 @@ def write_tflite(path, network, content, *, precision, calibration=None):
         return {OUTPUT: tf.nn.softmax(logits)[:, int(content.background_class) :]}
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [answer.get_concrete_function()], graph
+        [answer.get_concrete_function()], tf.Module()
     )
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from inception_tf.data.image import EvaluationCrop, decode_evaluation
 from inception_tf.errors import ConfigError
@@ -210,9 +211,13 @@ def test_no_images_give_no_answers(exported):
 
 
 def test_the_auxiliary_head_stays_behind(exported):
-    names = [name for name, _ in tf.train.list_variables(str(exported[0] / "variables/variables"))]
-    # Kernel and bias of the convolution, of the batch norm behind its ReLU, and of the logits.
-    assert sum(name.startswith("network/") for name in names) == 6
+    saved = saved_model_pb2.SavedModel.FromString((exported[0] / "saved_model.pb").read_bytes())
+    functions = saved.meta_graphs[0].graph_def.library.function
+    nodes = [node for function in functions for node in function.node_def]
+    # One classifier, in one function that all signatures call, and no batch norm.
+    assert sum(node.op == "MatMul" for node in nodes) == 1
+    assert sum(node.op == "Conv2D" for node in nodes) == 1
+    assert not [node for node in nodes if "BatchNorm" in node.op or "Variable" in node.op]
 
 
 def test_wrong_weights_are_refused_and_nothing_is_left(model, exported, tmp_path):

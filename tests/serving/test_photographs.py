@@ -179,7 +179,7 @@ def test_features_of_a_run_are_of_the_picture_that_a_viewer_shows(experiment, ph
 @pytest.mark.slow
 def test_the_door_exports_what_the_run_keeps(photo_run, tmp_path):
     subprocess.run(
-        [sys.executable, "-m", "inception_tf.export", f"--run_dir={photo_run}",
+        [sys.executable, "-m", "inception_tf.export", str(photo_run),
          f"--out={tmp_path / 'out'}", "--gin_param=export.weights = 'raw'"],
         check=True,
     )  # fmt: skip

@@ -4,6 +4,7 @@ It takes uint8 [N, H, W, 3], the evaluation crop rounded to whole levels, and gi
 Inside it is channels first, as ONNX is. Its metadata stand in the file, under `METADATA_KEY`.
 """
 
+import contextlib
 import json
 
 import numpy as np
@@ -30,7 +31,8 @@ def write_onnx(path, network, content, *, metadata_text):
     Raises:
       ConfigError: the package `onnx` is absent.
     """
-    onnx = _imported("onnx")
+    with _saying_what_to_install():
+        import onnx
     helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
     height_px, width_px, channels = network.input_shape
     builder = _GraphBuilder(onnx)
@@ -64,9 +66,10 @@ def open_onnx(path):
       ConfigError: onnxruntime is absent.
       ExportError: it does not load, or is not one of this project.
     """
-    runtime = _imported("onnxruntime")
+    with _saying_what_to_install():
+        import onnxruntime
     try:
-        session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         metadata = json.loads(session.get_modelmeta().custom_metadata_map[METADATA_KEY])
     except Exception as error:  # onnxruntime's own classes have no common base
         raise ExportError(
@@ -78,16 +81,20 @@ def open_onnx(path):
 
 def versions():
     """Package -> version of what writes and runs the file."""
-    return {name: _imported(name).__version__ for name in ("onnx", "onnxruntime")}
+    with _saying_what_to_install():
+        import onnx
+        import onnxruntime
+    return {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
 
 
-def _imported(name):
+@contextlib.contextmanager
+def _saying_what_to_install():
     try:
-        return __import__(name)
+        yield
     except ImportError as error:
         raise ConfigError(
             "ONNX files need the packages onnx and onnxruntime.",
-            received=f"{name} is not installed",
+            received=f"{error.name} is not installed",
             remedy="pip install 'inception-tf[onnx]'",
         ) from error
 

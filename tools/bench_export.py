@@ -1,7 +1,7 @@
 """What folding brings: an export against the unfolded network and the evaluator's own graph.
 
     python tools/bench_export.py --network=inception_resnet_v2
-    python tools/bench_export.py --network=inception_v3 --batch=8 --images=photos.tar
+    python tools/bench_export.py --network=inception_v3 --images=photos.tar
 
 Three peers, taking turns in one process, for float32 and bfloat16, from images in memory to logits:
 'folded', the SavedModel that an export writes; 'unfolded', the same network with its batch norms as
@@ -84,15 +84,16 @@ def load(directory):
 
 
 def time_alternating(peers, *, rounds, calls):
-    """Name -> ms a call in each counted round, the peers taking turns."""
+    """Name -> (wall ms, CPU ms) a call in each counted round, the peers taking turns."""
     found = {name: [] for name in peers}
     for turn in range(rounds + 1):
         for name, run in peers.items():
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             for _ in range(calls):
                 run()
+            wall, cpu = time.perf_counter() - began, time.process_time() - cpu_began
             if turn:  # the first round traces and chooses kernels
-                found[name].append(1e3 * (time.perf_counter() - began) / calls)
+                found[name].append((1e3 * wall / calls, 1e3 * cpu / calls))
     return found
 
 
@@ -114,12 +115,15 @@ def bench_precision(args, precision, directory, images):
         np.abs(answers["folded"] - answers["graph"]).max()
     )
     times = time_alternating(peers, rounds=args.rounds, calls=args.calls)
-    for name, values in times.items():
-        found[f"{name}_ms"] = round(statistics.median(values), 2)
+    for column, kind in enumerate(("ms", "cpu_ms")):
+        for name, values in times.items():
+            found[f"{name}_{kind}"] = round(statistics.median(v[column] for v in values), 2)
     for name in ("unfolded", "graph"):
-        # Neighbours in time, then the median: drift cancels.
-        pairs = zip(times[name], times["folded"])
-        found[f"folded_vs_{name}"] = round(statistics.median(o / f for o, f in pairs), 3)
+        for column, kind in enumerate(("", "_cpu")):
+            # Neighbours in time, then the median: drift cancels.
+            pairs = zip(times[name], times["folded"])
+            ratio = statistics.median(other[column] / own[column] for other, own in pairs)
+            found[f"folded_vs_{name}{kind}"] = round(ratio, 3)
     if args.images:
         found |= bench_requests(args, loaded["folded"].signatures["serving_default"])
     return found

@@ -97,7 +97,7 @@ def test_bfloat16_rounds_to_8_bits_and_no_more():
     expected = logits_of(model, images)
     _, found = graph(images)
     assert found.dtype == tf.float32
-    dtypes = {tf.as_dtype(kernel.dtype) for kernel, _ in graph.weights.values()}
+    dtypes = {kernel.dtype for kernel, _ in graph.weights.values()}
     assert dtypes == {tf.bfloat16, tf.float32}
     difference = np.abs(found - expected).max() / np.abs(expected).max()
     assert 1e-5 < difference < 0.1

@@ -9,11 +9,17 @@ import tensorflow as tf
 
 from inception_tf import model_source
 from inception_tf.data import image_files
-from inception_tf.data.image import EvaluationCrop, decode_evaluation, to_pixels
+from inception_tf.data.image import (
+    EvaluationCrop,
+    decode_evaluation,
+    decode_whole,
+    evaluation_levels,
+    to_pixels,
+)
 from inception_tf.data.photo import PhotoEdits, edit_as_built
 from inception_tf.errors import ConfigError
-from inception_tf.serving.formats import is_export
-from inception_tf.serving.loaded import load_export
+from inception_tf.serving.formats import is_export, is_export_file
+from inception_tf.serving.loaded import LoadedFile, load_export
 from inception_tf.serving.signatures import Answer
 
 
@@ -26,8 +32,8 @@ class Classifier:
       class_names: K names, without background; None where nobody said them.
       num_classes: K.
       input_height_px, input_width_px: of the images that it takes.
-      decode: from an image file's bytes, string scalar, to what the network takes of it, float32
-        [H, W, 3] in [-1, 1]; in TensorFlow operations.
+      decode: from an image file's bytes, string scalar, to what the network takes of it: float32
+        [H, W, 3] in [-1, 1], or uint8; in TensorFlow operations.
       probabilities: from images [n, H, W, 3], as of `decode`, to float32 [n, K], tensor or array; a
         background has its share in the softmax, so that a row may add up to less than one.
       notes: what else the user should know, one line each.
@@ -57,11 +63,11 @@ class Classifier:
 
     def pixels(self, image) -> np.ndarray:
         """What the network sees as a picture: uint8 [H, W, 3] of one image as of `decode`."""
-        return to_pixels(image).numpy()
+        return (image if image.dtype == tf.uint8 else to_pixels(image)).numpy()
 
 
 def open_classifier(source, *, resolve_run, **choices) -> Classifier:
-    """A run directory, an export, a file of weights or published ones, as a Classifier.
+    """A run directory, an export of any format, a file of weights or published ones, alike.
 
     Args:
       source: a path, or a name of published weights.
@@ -71,7 +77,7 @@ def open_classifier(source, *, resolve_run, **choices) -> Classifier:
     Raises:
       UserError: the source cannot be used, has no such choice, or no classifier.
     """
-    if is_export(source):
+    if is_export(source) or is_export_file(source):
         model_source.refuse_choices(source, **choices)
         return _of_export(load_export(source))
     opened = model_source.open_model(source, resolve_run=resolve_run, **choices)
@@ -101,7 +107,10 @@ def of_network(model, *, background_class: bool) -> collections.abc.Callable:
 
 
 def _of_export(export):
-    """The Classifier of a SavedModel: its network, fed as its own signatures feed it."""
+    """The Classifier of a SavedModel, fed as its own signatures feed it, or of another format.
+
+    Files of other formats take the evaluation's crop in whole levels.
+    """
     about = export.metadata
     names, num_dropped = tuple(about["class_names"]), int(about["background_class"])
     crop = EvaluationCrop(**about["evaluation_crop"])
@@ -110,9 +119,14 @@ def _of_export(export):
 
     def decode(image_bytes):
         edited = edit_as_built(image_bytes, edits=edits)
-        return decode_evaluation(edited, crop=crop, **size)
+        if not isinstance(export, LoadedFile):
+            return decode_evaluation(edited, crop=crop, **size)
+        levels = evaluation_levels(decode_whole(edited), crop=crop, **size)
+        return tf.cast(tf.round(tf.clip_by_value(levels, 0.0, 255.0)), tf.uint8)
 
     def probabilities(images):
+        if isinstance(export, LoadedFile):
+            return export.probabilities(images)
         return tf.nn.softmax(export.function(images=images)["logits"])[:, num_dropped:]
 
     return Classifier(

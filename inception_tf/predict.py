@@ -1,6 +1,7 @@
 """Classes of images: `python -m inception_tf.predict MODEL PATH...`, or a page with --serve.
 
-    MODEL   a run directory, an export, a file of weights, or published ones (keras:inception_v3)
+    MODEL   a run directory, an export (SavedModel, .onnx, .tflite), a file of weights, or published
+            ones (keras:inception_v3)
     PATH    files and folders (every image at any depth, sorted by path), patterns that the shell
             has not expanded ('photos/**/*.jpg'), and - for the paths in stdin, one a line
 

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import importlib.util
 import io
 import json
 import os
@@ -15,11 +16,20 @@ import pytest
 import tensorflow as tf
 
 from inception_tf import classifier, predict
-from inception_tf.data.image import EvaluationCrop, decode_evaluation
+from inception_tf.data.image import (
+    EvaluationCrop,
+    decode_evaluation,
+    decode_whole,
+    evaluation_levels,
+)
 from inception_tf.models.inception_v3 import inception_v3
 from inception_tf.models.weights.identity import NetworkIdentity
 from inception_tf.models.weights.own_format import save_own_weights
-from inception_tf.serving.signatures import ExportSpec, classify, export_saved_model
+from inception_tf.serving.content import Content, Preprocessing
+from inception_tf.serving.fold import fold
+from inception_tf.serving.signatures import classify
+from inception_tf.serving.spec import ExportSpec
+from inception_tf.serving.writing import write_export
 from tests.test_features import (  # noqa: F401  fixtures among them
     CLASSES,
     SIDE_PX,
@@ -32,6 +42,7 @@ from tests.test_features import (  # noqa: F401  fixtures among them
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TINY_PX = 16
+CROP = EvaluationCrop(central_fraction=0.8)
 
 
 def door(*arguments):
@@ -70,7 +81,6 @@ def tiny():
     model = keras.Model(inputs, keras.layers.Dense(4, name="logits")(pooled))
     draw = np.random.default_rng(7)
     model.set_weights([draw.normal(size=weight.shape) for weight in model.get_weights()])
-    crop = EvaluationCrop(central_fraction=0.8)
     size = {"height_px": TINY_PX, "width_px": TINY_PX}
     made = classifier.Classifier(
         what="tiny weights",
@@ -78,7 +88,7 @@ def tiny():
         num_classes=3,
         input_height_px=TINY_PX,
         input_width_px=TINY_PX,
-        decode=functools.partial(decode_evaluation, crop=crop, **size),
+        decode=functools.partial(decode_evaluation, crop=CROP, **size),
         probabilities=classifier.of_network(model, background_class=True),
     )
     return made, model
@@ -101,7 +111,7 @@ def test_a_folder_gets_the_networks_probabilities_in_order(opened, folder, capsy
     assert door("MODEL", folder, "--format=jsonl", "--batch", batch) == 0
     out, err = capsys.readouterr()
     paths = images_of(folder)
-    images = decoded(paths, crop=EvaluationCrop(central_fraction=0.8), side_px=TINY_PX)
+    images = decoded(paths, crop=CROP, side_px=TINY_PX)
     assert_answers(json_lines(out), paths, expected_of(opened[1], images, background=True))
     assert "tiny weights" in err and "1 other files in the folders were passed over" in err
 
@@ -251,37 +261,68 @@ def test_a_run_gives_the_evaluations_probabilities(run, folder, capsys, options,
 
 @pytest.fixture(scope="module")
 def export(tiny, tmp_path_factory):
-    """A SavedModel of the tiny network."""
-    model = tiny[1]
-    return export_saved_model(
-        model,
-        (model.trainable_variables, model.non_trainable_variables),
-        out_dir=tmp_path_factory.mktemp("export"),
+    """Format -> path of an export of the tiny network."""
+    content = Content(
         class_names=CLASSES,
-        decode=tiny[0].decode,
         background_class=True,
+        preprocessing=Preprocessing(of_file=tiny[0].decode, of_pixels=lambda pixels: pixels),
         metadata={
             "step": 40,
             "weights": "averaged",
             "evaluation_crop": {"recipe": "slim_tf1", "central_fraction": 0.8},
         },
-        spec=ExportSpec(),
     )
+    formats = ["saved_model", "tflite_float16"]
+    if importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxruntime"):
+        formats.append("onnx")
+    written = write_export(
+        fold(tiny[1]), content, out_dir=tmp_path_factory.mktemp("export"),
+        spec=ExportSpec(formats=tuple(formats)),
+    )  # fmt: skip
+    return {form: one.path for form, one in written.items()}
 
 
 def test_an_export_answers_as_its_own_signature_does(export, folder, capsys):
+    path = export["saved_model"]
     paths = images_of(folder)
-    assert door(export.parent, folder, "--format=jsonl") == 0
+    assert door(path.parent, folder, "--format=jsonl") == 0
     out, err = capsys.readouterr()
     rows = json_lines(out)
     assert [row["path"] for row in rows] == paths
-    for row, answers in zip(rows, classify(export, [open(path, "rb").read() for path in paths])):
+    for row, answers in zip(rows, classify(path, [open(path, "rb").read() for path in paths])):
         assert [one["name"] for one in row["classes"]] == [one.name for one in answers]
         found = [one["probability"] for one in row["classes"]]
         np.testing.assert_allclose(found, [one.probability for one in answers], atol=1e-6)
-    assert f"export {export} of step 40, averaged weights" in err
-    assert door(export, folder, "--weights=raw") == 2
+    assert f"export {path} of step 40, averaged weights" in err
+    assert door(path, folder, "--weights=raw") == 2
     assert "An export is used as it was written. Received: --weights=raw" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("form", "bound"), [("onnx", 1e-5), pytest.param("tflite_float16", 1e-2, id="tflite")]
+)
+def test_a_file_of_another_format_answers_as_the_network_does(
+    tiny, export, mixed, capsys, form, bound
+):
+    if form not in export:
+        pytest.skip("needs the extra [onnx]")
+    assert door(export[form], mixed, "--format=jsonl", "--top_k=3", "--batch=2") == 1
+    rows = json_lines(capsys.readouterr().out)
+    assert [os.path.basename(row["path"]) for row in rows if "error" in row] == BAD
+    good = [row for row in rows if "classes" in row]
+    files = [open(row["path"], "rb").read() for row in good]
+    size = {"height_px": TINY_PX, "width_px": TINY_PX}
+    crops = [evaluation_levels(decode_whole(data), crop=CROP, **size) for data in files]
+    levels = np.rint(np.stack(crops))  # these files take whole levels
+    expected = expected_of(tiny[1], levels / 127.5 - 1.0, background=True)
+    assert expected.std(axis=0).max() > 10 * bound
+    for row, probabilities in zip(good, expected, strict=True):
+        found = {one["class"]: one["probability"] for one in row["classes"]}
+        np.testing.assert_allclose([found[i] for i in range(3)], probabilities, atol=bound)
+        assert [one["name"] for one in row["classes"]] == [CLASSES[i] for i in found]
+    opened = classifier.open_classifier(export[form], resolve_run=None)
+    seen = opened.pixels(opened.decode(files[0]))
+    assert seen.dtype == np.uint8 and np.array_equal(seen, levels[0])
 
 
 @pytest.mark.slow

@@ -32,6 +32,11 @@ def is_export(path) -> bool:
     return any((place / "saved_model.pb").is_file() for place in places)
 
 
+def is_export_file(path) -> bool:
+    """Whether a path has the name of an ONNX or TensorFlow Lite file."""
+    return pathlib.Path(path).suffix in (".onnx", ".tflite")
+
+
 def newest_version(path) -> pathlib.Path:
     """The SavedModel at `path`: itself, or its newest version.
 

@@ -14,7 +14,7 @@ from inception_tf.serving.content import Content
 from inception_tf.serving.fold import fold
 from inception_tf.serving.spec import FORMATS, ExportSpec
 from inception_tf.serving.writing import write_export
-from tests.serving.test_files import HERE, has, needs_litert, needs_onnx, reference_of
+from tests.serving.test_exported_files import HERE, has, needs_litert, needs_onnx, reference_of
 from tests.serving.test_signatures import NAMES, PREPROCESSING, build_model, drawn_jpegs
 
 TEXT = (HERE.parents[1] / "docs" / "export.md").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from inception_tf.data.image import (
     EvaluationCrop,
     decode_evaluation,
     decode_whole,
-    evaluation_levels,
+    evaluation_pixels,
     to_pixels,
 )
 from inception_tf.data.photo import PhotoEdits, edit_as_built
@@ -112,22 +112,16 @@ def _of_export(export):
     Files of other formats take the evaluation's crop in whole levels.
     """
     about = export.metadata
-    names, num_dropped = tuple(about["class_names"]), int(about["background_class"])
+    names = tuple(about["class_names"])
     crop = EvaluationCrop(**about["evaluation_crop"])
     edits = PhotoEdits(**about.get("photo_edits", {}))
     size = {"height_px": about["input_height_px"], "width_px": about["input_width_px"]}
 
     def decode(image_bytes):
         edited = edit_as_built(image_bytes, edits=edits)
-        if not isinstance(export, LoadedFile):
-            return decode_evaluation(edited, crop=crop, **size)
-        levels = evaluation_levels(decode_whole(edited), crop=crop, **size)
-        return tf.cast(tf.round(tf.clip_by_value(levels, 0.0, 255.0)), tf.uint8)
-
-    def probabilities(images):
         if isinstance(export, LoadedFile):
-            return export.probabilities(images)
-        return tf.nn.softmax(export.function(images=images)["logits"])[:, num_dropped:]
+            return evaluation_pixels(decode_whole(edited), crop=crop, **size)
+        return decode_evaluation(edited, crop=crop, **size)
 
     return Classifier(
         what=f"export {export.path} of step {about['step']:,}, {about['weights']} weights",
@@ -136,7 +130,7 @@ def _of_export(export):
         input_height_px=size["height_px"],
         input_width_px=size["width_px"],
         decode=decode,
-        probabilities=probabilities,
+        probabilities=export.probabilities,
     )
 
 

@@ -9,7 +9,13 @@ import tensorflow as tf
 
 import inception_tf
 from inception_tf import products
-from inception_tf.data.image import decode_evaluation, decode_whole, evaluation_levels, to_input
+from inception_tf.data.image import (
+    decode_evaluation,
+    decode_whole,
+    evaluation_levels,
+    evaluation_pixels,
+    to_input,
+)
 from inception_tf.data.photo import edit_as_built, edit_pixels_as_built
 from inception_tf.models import catalog
 from inception_tf.reporting.summary import Prediction
@@ -182,8 +188,7 @@ def _crop(experiment):
 
 def _levels(experiment, file):
     """uint8 [H, W, 3] of a record's image: the evaluation crop in whole levels."""
-    levels = evaluation_levels(decode_whole(file), **_crop(experiment))
-    return np.clip(np.rint(levels.numpy()), 0, 255).astype(np.uint8)
+    return evaluation_pixels(decode_whole(file), **_crop(experiment)).numpy()
 
 
 def _preprocessing(experiment, photo_edits):
@@ -211,5 +216,4 @@ def _metadata(experiment, directory, *, step, photo_edits):
         "evaluation_crop": dataclasses.asdict(experiment.evaluation_crop),
         "photo_edits": dataclasses.asdict(photo_edits),
         "inception_tf": inception_tf.__version__,
-        "tensorflow": tf.__version__,
     }

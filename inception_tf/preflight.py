@@ -219,9 +219,8 @@ def check_shared(cluster, directory, *, sleep=time.sleep):
                 name = stack.enter_context(_token_file(directory.path))
             except OSError as error:
                 failure, is_full = str(error), error.errno in (errno.ENOSPC, errno.EDQUOT)
-        own = {"token": name, "failure": failure, "path": str(directory.path.absolute())}
-        own["is_full"] = is_full
-        own["host"] = socket.gethostname()
+        own = {"token": name, "failure": failure, "is_full": is_full}
+        own |= {"path": str(directory.path.absolute()), "host": socket.gethostname()}
         told = [json.loads(text) for text in gather_text(cluster, json.dumps(own))]
         if told[0]["is_full"]:
             raise NoRoomError(

@@ -24,6 +24,20 @@ def shared_images() -> pathlib.Path:
     return SHARED_IMAGES
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    """This process alone, with one CPU."""
+    import tensorflow as tf
+
+    from inception_tf.cluster import Cluster
+
+    return Cluster(
+        strategy=tf.distribute.MirroredStrategy(["CPU:0"]), device_kind="CPU",
+        device_names=("CPU",), num_workers=1, worker_index=0, num_local=1, intra_op_threads=1,
+        deterministic=False,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def signals_of_a_terminal():
     """Signals as a terminal's shell leaves them; `nohup` and `&` let all that they start ignore

@@ -11,7 +11,6 @@ import tensorflow as tf
 from inception_tf import (
     config, evaluations, experiment, inputs as run_inputs, preparation, products, run_config,
 )  # fmt: skip
-from inception_tf.cluster import Cluster
 from inception_tf.data.build import build_records
 from inception_tf.data.image import EvaluationCrop, decode_evaluation
 from inception_tf.data.pipeline import DataSpec
@@ -63,15 +62,6 @@ def blacklist(tmp_path_factory):
     path = tmp_path_factory.mktemp("list") / "blacklist.txt"
     path.write_text("".join(f"{number}\n" for number in BLACKLISTED))
     return str(path)
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    return Cluster(
-        strategy=tf.distribute.MirroredStrategy(["CPU:0"]), device_kind="CPU",
-        device_names=("CPU",), num_workers=1, worker_index=0, num_local=1, intra_op_threads=1,
-        deterministic=False,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

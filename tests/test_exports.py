@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from inception_tf import experiment, exports, preparation, products
-from inception_tf.data.image import EvaluationCrop, decode_whole, evaluation_levels
+from inception_tf.data.image import EvaluationCrop, decode_whole, evaluation_pixels
 from inception_tf.errors import ConfigError
 from inception_tf.run_directory import RunDirectory
 from inception_tf.serving.content import METADATA_FILE
@@ -19,7 +19,7 @@ from inception_tf.serving.formats import ExportError
 from inception_tf.serving.loaded import load_export
 from inception_tf.serving.spec import ExportSpec
 from tests.test_network_predictions import (  # noqa: F401
-    CLASSES, NUM_IMAGES, cluster, data_dir, inputs, resolve_run, run_dir,
+    CLASSES, NUM_IMAGES, data_dir, inputs, resolve_run, run_dir,
 )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def test_every_format_gives_what_the_run_evaluates(declared, run_dir, inputs, tm
     assert "rounding an image to whole levels" in text
     jpegs, _ = inputs.readers["validation"].read(np.arange(NUM_IMAGES))
     levels = np.stack(
-        [evaluation_levels(decode_whole(jpeg), crop=EvaluationCrop(
+        [evaluation_pixels(decode_whole(jpeg), crop=EvaluationCrop(
             **loaded["saved_model"].metadata["evaluation_crop"]), height_px=75, width_px=75)
          for jpeg in jpegs]
     )  # fmt: skip
@@ -62,7 +62,7 @@ def test_every_format_gives_what_the_run_evaluates(declared, run_dir, inputs, tm
         assert export.probabilities(levels).shape == (NUM_IMAGES, len(CLASSES))
     assert loaded["tflite_int8"].metadata["calibration_images"] == 5
     # Whole levels through the SavedModel are what the check compared the float16 file with.
-    of_levels = loaded["saved_model"].probabilities(np.rint(levels).astype(np.uint8))
+    of_levels = loaded["saved_model"].probabilities(levels)
     differences = np.abs(loaded["tflite_float16"].probabilities(levels) - of_levels)
     check = loaded["tflite_float16"].metadata["check"]
     assert differences.max() == pytest.approx(check["max_difference"], abs=2e-5)

@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 
 from inception_tf import config, evaluations, experiment, initial_weights, preparation, run_config
-from inception_tf.cluster import Cluster
 from inception_tf.data.build import build_records
 from inception_tf.data.sources import FolderSource
 from inception_tf.errors import CheckpointError, ConfigError, DataError
@@ -38,18 +37,8 @@ SMALL = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_device():
+def one_device(cluster):
     """Every run of these tests is in this process, on its one device."""
-    cluster = Cluster(
-        strategy=tf.distribute.MirroredStrategy(["CPU:0"]),
-        device_kind="CPU",
-        device_names=("CPU",),
-        num_workers=1,
-        worker_index=0,
-        num_local=1,
-        intra_op_threads=1,
-        deterministic=False,
-    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preparation, "join_cluster", lambda experiment, directory: cluster)
         yield cluster

@@ -11,7 +11,6 @@ from inception_tf import (
     checkpoints, config, evaluations, experiment, exports, inputs as run_inputs, predictions,
     preparation, products, run_config,
 )  # fmt: skip
-from inception_tf.cluster import Cluster
 from inception_tf.data.build import build_records
 from inception_tf.data.block_pipeline import block_dataset
 from inception_tf.data.image import decode_whole
@@ -33,15 +32,6 @@ SMALL = (
     "training.replica_batch = 4",
     "evaluation.replica_batch = 8",
 )
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    return Cluster(
-        strategy=tf.distribute.MirroredStrategy(["CPU:0"]), device_kind="CPU",
-        device_names=("CPU",), num_workers=1, worker_index=0, num_local=1, intra_op_threads=1,
-        deterministic=False,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

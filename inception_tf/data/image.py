@@ -167,6 +167,14 @@ def evaluation_levels(
     return tf.ensure_shape(image, [height_px, width_px, 3])
 
 
+def evaluation_pixels(
+    image: tf.Tensor, *, crop: EvaluationCrop, height_px: int, width_px: int
+) -> tf.Tensor:
+    """`evaluation_levels` in whole levels, uint8: what exports that hold no decoder take."""
+    levels = evaluation_levels(image, crop=crop, height_px=height_px, width_px=width_px)
+    return tf.cast(tf.round(tf.clip_by_value(levels, 0.0, 255.0)), tf.uint8)
+
+
 def to_input(levels: tf.Tensor) -> tf.Tensor:
     """Levels in 0..255 to a network's input, float32 in [-1, 1], of the same shape."""
     return _to_input_range(_to_unit(levels))

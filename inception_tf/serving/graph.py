@@ -10,8 +10,7 @@ class FoldedGraph:
 
     Not variables: oneDNN lays out the weights of a convolution for the processor, and can do so
     once where they are constants of the graph, as TensorFlow Serving gets them. They are made here
-    and not in the trace, which would copy them for every signature (7.9 GB in place of 2.5 GB
-    for Inception-ResNet-v2, measured 2026-11-29).
+    and not in the trace, which would copy them for every signature.
 
     In bfloat16 everything up to the last grid is; the mean over it and the classifier stay
     float32, as they do in the networks themselves.

@@ -11,7 +11,7 @@ import tensorflow as tf
 from inception_tf.data.image import to_input
 from inception_tf.serving import onnx_file, tflite_file
 from inception_tf.serving.content import METADATA_FILE
-from inception_tf.serving.formats import ExportError, newest_version
+from inception_tf.serving.formats import ExportError, is_export_file, newest_version
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,13 @@ class LoadedExport:
     function: object
     model: object
 
-    def probabilities(self, levels) -> np.ndarray:
-        """Float32 [N, K] of evaluation crops, uint8 or float32 [N, H, W, 3] in 0..255."""
-        logits = self.function(images=to_input(tf.convert_to_tensor(levels)))["logits"]
-        num_dropped = int(self.metadata["background_class"])
-        return tf.nn.softmax(logits)[:, num_dropped:].numpy()
+    def probabilities(self, images) -> tf.Tensor:
+        """Float32 [N, K] of evaluation crops, float32 [N, H, W, 3] in [-1, 1] or whole levels."""
+        images = tf.convert_to_tensor(images)
+        if images.dtype == tf.uint8:
+            images = to_input(images)
+        logits = self.function(images=images)["logits"]
+        return tf.nn.softmax(logits)[:, int(self.metadata["background_class"]) :]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,15 +53,9 @@ class LoadedFile:
     metadata: dict
     run: collections.abc.Callable
 
-    def probabilities(self, levels) -> np.ndarray:
-        """Float32 [N, K] of evaluation crops, uint8 or float32 [N, H, W, 3] in 0..255.
-
-        The file takes whole levels: others are rounded, halves to even.
-        """
-        levels = np.asarray(levels)
-        if levels.dtype != np.uint8:
-            levels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-        return self.run(levels)
+    def probabilities(self, images) -> np.ndarray:
+        """Float32 [N, K] of evaluation crops in whole levels, uint8 [N, H, W, 3]."""
+        return self.run(np.asarray(images))
 
 
 def load_export(path) -> LoadedExport | LoadedFile:
@@ -70,12 +66,9 @@ def load_export(path) -> LoadedExport | LoadedFile:
       ExportError: there is none, it does not load, or it is not one of this project.
     """
     path = pathlib.Path(path)
-    if path.suffix == ".onnx":
-        metadata, run = onnx_file.open_onnx(path)
-        return LoadedFile(path=path, metadata=metadata, run=run)
-    if path.suffix == ".tflite":
-        metadata = tflite_file.read_metadata(path)
-        return LoadedFile(path=path, metadata=metadata, run=tflite_file.open_tflite(path))
+    if is_export_file(path):
+        form = onnx_file if path.suffix == ".onnx" else tflite_file
+        return LoadedFile(path=path, metadata=form.read_metadata(path), run=form.open_file(path))
     path = newest_version(path)
     try:
         metadata = json.loads((path / METADATA_FILE).read_text(encoding="utf-8"))

@@ -19,14 +19,13 @@ INPUT, OUTPUT = "images", "probabilities"
 _OPSET, _IR_VERSION = 15, 8
 
 
-def write_onnx(path, network, content, *, metadata_text):
-    """Writes the file.
+def write_file(path, network, content):
+    """Writes the file, without metadata.
 
     Args:
       path: of the file.
       network: a FoldedNetwork.
       content: a Content.
-      metadata_text: JSON to keep in it.
 
     Raises:
       ConfigError: the package `onnx` is absent.
@@ -54,29 +53,59 @@ def write_onnx(path, network, content, *, metadata_text):
         graph, opset_imports=[helper.make_opsetid("", _OPSET)], producer_name="inception_tf"
     )
     model.ir_version = _IR_VERSION
-    helper.set_model_props(model, {METADATA_KEY: metadata_text})
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
 
 
-def open_onnx(path):
-    """(metadata, function uint8 [N, H, W, 3] -> float32 [N, K]) of a file.
+def add_metadata(path, metadata_text):
+    """Appends the metadata to a file that has none; what was written before stays as it is."""
+    with _saying_what_to_install():
+        import onnx
+    # Protocol buffers that follow each other are one, whose lists are those of both.
+    more = onnx.ModelProto()
+    onnx.helper.set_model_props(more, {METADATA_KEY: metadata_text})
+    with path.open("ab") as file:
+        file.write(more.SerializeToString())
+
+
+def read_metadata(path) -> dict:
+    """What a file says of itself.
 
     Raises:
       ConfigError: onnxruntime is absent.
       ExportError: it does not load, or is not one of this project.
     """
+    try:
+        return json.loads(_session(path).get_modelmeta().custom_metadata_map[METADATA_KEY])
+    except (KeyError, ValueError) as error:
+        raise _not_ours(path, error) from error
+
+
+def open_file(path):
+    """Function uint8 [N, H, W, 3] -> float32 [N, K] of a file.
+
+    Raises:
+      ConfigError: onnxruntime is absent.
+      ExportError: it does not load.
+    """
+    session = _session(path)
+    return lambda levels: session.run([OUTPUT], {INPUT: levels})[0]
+
+
+def _session(path):
     with _saying_what_to_install():
         import onnxruntime
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        metadata = json.loads(session.get_modelmeta().custom_metadata_map[METADATA_KEY])
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes have no common base
-        raise ExportError(
-            "An ONNX file must be one that `python -m inception_tf.export` wrote.",
-            received=f"{path}: {error}",
-        ) from error
-    return metadata, lambda levels: session.run([OUTPUT], {INPUT: levels})[0]
+        raise _not_ours(path, error) from error
+
+
+def _not_ours(path, error):
+    return ExportError(
+        "An ONNX file must be one that `python -m inception_tf.export` wrote.",
+        received=f"{path}: {error}",
+    )
 
 
 def versions():

@@ -20,7 +20,7 @@ METADATA_NAME = "metadata.json"
 INPUT, OUTPUT = "images", "probabilities"
 
 
-def write_tflite(path, network, content, *, precision, calibration=None):
+def write_file(path, network, content, *, precision, calibration=None):
     """Writes the file, without metadata.
 
     Args:
@@ -72,7 +72,7 @@ def read_metadata(path) -> dict:
         ) from error
 
 
-def open_tflite(path, *, num_threads=None):
+def open_file(path):
     """Function uint8 [N, H, W, 3] -> float32 [N, K] of a file.
 
     Raises:
@@ -82,7 +82,7 @@ def open_tflite(path, *, num_threads=None):
         with warnings.catch_warnings():
             # That the interpreter will move to a package of its own; this TensorFlow has it.
             warnings.simplefilter("ignore", UserWarning)
-            interpreter = tf.lite.Interpreter(str(path), num_threads=num_threads)
+            interpreter = tf.lite.Interpreter(str(path))
     except (OSError, ValueError, RuntimeError) as error:
         raise ExportError("An export must load.", received=f"{path}: {error}") from error
     source = interpreter.get_input_details()[0]["index"]

@@ -82,10 +82,10 @@ def _write(form, directory, network, content, spec, reference, calibration):
     if form == SAVED_MODEL:
         write_saved_model(path, network, content, spec=spec)
     elif form == ONNX:
-        onnx_file.write_onnx(path, network, content, metadata_text="{}")
+        onnx_file.write_file(path, network, content)
     else:
         precision = spec.precision_of(form)
-        tflite_file.write_tflite(
+        tflite_file.write_file(
             path, network, content, precision=precision, calibration=calibration
         )
     agreement = None if reference is None else _check(form, path, spec, reference)
@@ -96,11 +96,13 @@ def _write(form, directory, network, content, spec, reference, calibration):
     if form == SAVED_MODEL:
         (path / METADATA_FILE).parent.mkdir(exist_ok=True)
         (path / METADATA_FILE).write_text(text, encoding="utf-8")
-    elif form == ONNX:
-        onnx_file.write_onnx(path, network, content, metadata_text=text)
     else:
-        tflite_file.add_metadata(path, text)
+        _module_of(form).add_metadata(path, text)
     return agreement
+
+
+def _module_of(form):
+    return onnx_file if form == ONNX else tflite_file
 
 
 def _check(form, path, spec, reference):
@@ -108,7 +110,7 @@ def _check(form, path, spec, reference):
     if form == SAVED_MODEL:
         found = answers_of(path, "all_probabilities", reference.files)["probabilities"]
         return check_probabilities(found, reference.probabilities, bound=bound, what=what)
-    run = onnx_file.open_onnx(path)[1] if form == ONNX else tflite_file.open_tflite(path)
+    run = _module_of(form).open_file(path)
     levels = reference.levels
     found = np.concatenate(
         [run(levels[start : start + CHECK_BATCH]) for start in range(0, len(levels), CHECK_BATCH)]

@@ -8,15 +8,26 @@ import pytest
 import tensorflow as tf
 
 from inception_tf import config, report, report_sources, run_config
+from inception_tf.data.build import build_records
+from inception_tf.data.sources import FolderSource
 from inception_tf.errors import EXIT_USER_ERROR, ConfigError
 from inception_tf.parameters import SECTIONS
 from inception_tf.reporting import page_tables, published
 from inception_tf.reporting.page_contents import Measured, MeasuredNetwork, Share
 from inception_tf.run_directory import STARTS_FILE, RunDirectory, RunFacts, Start
+from tests.data.conftest import write_folder
 
 CLASSES = ("ant", "bee", "cow")
 TRAIN = {"train/loss_nats": 1.0, "train/learning_rate": 0.045, "perf/unix_secs": 1.7e9}
 EVAL = {"eval_averaged/top1": 0.5, "eval_averaged/top5": 1.0, "eval/top1": 0.4, "eval/top5": 1.0}
+
+
+@pytest.fixture(scope="module")
+def built_records(tmp_path_factory):
+    """14 images to train and 6 to evaluate, of CLASSES."""
+    folder = tmp_path_factory.mktemp("report")
+    build_records(FolderSource(write_folder(folder / "images")), folder / "records")
+    return folder / "records"
 
 
 @functools.cache

@@ -65,9 +65,10 @@ class Conv:
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool:
-    """A box `3x3 max pool, stride 2, V`."""
+    """A box `3x3 max pool, stride 2, V`; another stride where a stem keeps the resolution."""
 
     tag: str = "1a"
+    stride: int = 2
 
     def scope(self, position=0):
         """Slim's scope of this box."""
@@ -102,6 +103,8 @@ class Mixed:
 class Residual:
     """Branches, a linear 1x1 with bias to the input's width, and the scaled sum.
 
+    With `has_norm` batch norm stands on top of the sum, before its ReLU.
+
     The linear 1x1's width is that of the block's input, whatever a figure prints: nothing
     else can be added. It has a bias and no batch norm, as in the released code; the paper does
     not say.
@@ -111,6 +114,7 @@ class Residual:
     branches: tuple
     scale: float = 1.0
     use_relu: bool = True
+    has_norm: bool = False
 
 
 def repeat(block, count, scale):
@@ -174,7 +178,7 @@ def _size_after(branch, size, axis):
     """What a branch, its siblings apart, leaves of a size."""
     for box in branch:
         if isinstance(box, MaxPool):
-            size = output_size(size, 3, 2, VALID)
+            size = output_size(size, 3, box.stride, VALID)
         elif isinstance(box, Conv):
             size = output_size(size, box.kernel_size[axis], box.stride, box.padding)
     return size

@@ -33,13 +33,16 @@ class ModelSpec:
       variant: one that the network has; 'released' is the authors' code, 'paper' the figures.
       num_classes: classes without background; None takes the manifest's.
       background_class: one more output, index 0, as the released checkpoints have.
-      input_height_px, input_width_px: at least what leaves something of the last grid (75).
+      input_height_px, input_width_px: at least what leaves something of the last grid (75 px with
+        the released stem).
       width_multiplier: ratio applied to every filter count.
       block_counts: modules or residual blocks of type A, B and C; None takes the variant's.
       residual_scales: scales of type A, B and C blocks; None takes the variant's.
-      batch_norm_on_sums: batch norm on top of the residual sums; None takes False.
-      stem, first_stride, first_pool, branch_5x5, factorisation, aux_norm: of Inception-v3, see
-        `inception_v3`; None takes the released network's.
+      batch_norm_on_sums, batch_norm_on_last_sum: batch norm on top of the residual sums, or of the
+        last one alone; None takes False.
+      first_stride, first_pool: of the stem, see `models.stems`; None takes 2 and True.
+      stem, branch_5x5, factorisation, aux_norm: of Inception-v3, see `inception_v3`; None takes the
+        released network's.
       dropout_rate: share of the pooled features dropped while training, in [0, 1).
       aux_head: add the auxiliary head (training only).
       batch_norm_decay: of the moving statistics, per declared replica's update; None takes one
@@ -59,6 +62,7 @@ class ModelSpec:
     block_counts: tuple[int, ...] | None = None
     residual_scales: tuple[float, ...] | None = None
     batch_norm_on_sums: bool | None = None
+    batch_norm_on_last_sum: bool | None = None
     stem: str | None = None
     first_stride: int | None = None
     first_pool: bool | None = None
@@ -90,6 +94,7 @@ _NETWORK_OPTIONS = (
     "block_counts",
     "residual_scales",
     "batch_norm_on_sums",
+    "batch_norm_on_last_sum",
     "stem",
     "first_stride",
     "first_pool",

@@ -120,17 +120,23 @@ INCEPTION_RESNET_V2 = {
 
 
 def inception_resnet_v2_stages(
-    *, variant="released", block_counts=None, residual_scales=None
-):
+    *, variant="released", block_counts=None, residual_scales=None,
+    batch_norm_on_last_sum=False, first_stride=2, first_pool=True,
+):  # fmt: skip
     """(stages up to the auxiliary head's grid, stages after it); see `inception_resnet_v2`."""
-    return residual_stages(INCEPTION_RESNET_V2, variant, block_counts, residual_scales)
+    return residual_stages(
+        INCEPTION_RESNET_V2, variant, block_counts=block_counts, residual_scales=residual_scales,
+        batch_norm_on_last_sum=batch_norm_on_last_sum, first_stride=first_stride,
+        first_pool=first_pool,
+    )  # fmt: skip
 
 
 def inception_resnet_v2(
     *, variant="released", num_classes=1000, input_shape=(299, 299, 3), include_top=True,
     pooling=None, width_multiplier=1.0, block_counts=None, residual_scales=None,
-    batch_norm_on_sums=False, dropout_rate=0.2, aux_head=False, batch_norm_momentum=0.9997,
-    batch_norm_epsilon=0.001, batch_norm_scale=False, seed=0, dtype=None,
+    batch_norm_on_sums=False, batch_norm_on_last_sum=False, first_stride=2, first_pool=True,
+    dropout_rate=0.2, aux_head=False, batch_norm_momentum=0.9997, batch_norm_epsilon=0.001,
+    batch_norm_scale=False, seed=0, dtype=None,
     name="inception_resnet_v2",
 ):  # fmt: skip
     """Inception-ResNet-v2 as a functional `keras.Model` that returns logits.
@@ -138,8 +144,9 @@ def inception_resnet_v2(
     Args:
       variant: 'released' (the authors' code) or 'paper' (the figures).
       num_classes: K, a background class included where there is one.
-      input_shape: (H, W, C) with H and W at least 75 px, either of them None where it is free;
-        None for RGB images of any size. The input is float [N, H, W, C], scaled to [-1, 1].
+      input_shape: (H, W, C) with H and W large enough to leave something of the last grid (75 px
+        with the defaults), either of them None where it is free; None for RGB images of any size.
+        The input is float [N, H, W, C], scaled to [-1, 1].
       include_top: end with dropout and logits; else with the last grid.
       pooling: without top: None for the grid [N, h, w, C'], 'avg' or 'max' for float32 [N, C'].
       width_multiplier: ratio applied to every filter count, see `StageBuilder`.
@@ -149,6 +156,9 @@ def inception_resnet_v2(
         `released` keeps 1.0.
       batch_norm_on_sums: batch norm on top of every residual sum, before its ReLU; the paper left
         it out to save memory (section 3.2).
+      batch_norm_on_last_sum: the same on the last block's sum alone, which section 3.3 tried
+        against networks that die.
+      first_stride, first_pool: of the stem, for smaller images; see `stem_for_resolution`.
       dropout_rate: share of the pooled features dropped while training, in [0, 1).
       aux_head: add the released auxiliary head on the last block B; needs a fixed input size.
       batch_norm_momentum: share of the old moving statistics kept at an update.
@@ -166,7 +176,9 @@ def inception_resnet_v2(
     """
     return build_network(
         inception_resnet_v2_stages(
-            variant=variant, block_counts=block_counts, residual_scales=residual_scales
+            variant=variant, block_counts=block_counts, residual_scales=residual_scales,
+            batch_norm_on_last_sum=batch_norm_on_last_sum, first_stride=first_stride,
+            first_pool=first_pool,
         ),
         num_classes=num_classes, input_shape=input_shape, include_top=include_top, pooling=pooling,
         width_multiplier=width_multiplier, dropout_rate=dropout_rate, aux_head=aux_head,

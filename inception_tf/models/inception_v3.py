@@ -14,9 +14,6 @@ Inception-v3 has those of the authors' code, which are meant wherever the paper 
 Grids in the comments are height x width x channels for a 299x299 input.
 """
 
-import dataclasses
-
-from inception_tf.errors import ConfigError
 from inception_tf.models.arguments import check_choice
 from inception_tf.models.blocks import AveragePool, Conv, MaxPool, Mixed, Siblings
 from inception_tf.models.heads import HeadStyle
@@ -24,6 +21,7 @@ from inception_tf.models.initializers import slim_variance_scaling, truncated_no
 from inception_tf.models.layers import SAME
 from inception_tf.models.layers import VALID as V
 from inception_tf.models.network import build_network
+from inception_tf.models.stems import stem_for_resolution
 
 # Table 1 as released. Its rows 5 to 7 print 3x3 80, 3x3/2 192 and 3x3 288: see `table_1` below.
 STEM = (
@@ -158,21 +156,6 @@ FACTORISATIONS = {"relu": False, "linear": True}
 AUX_NORMS = {"all": True, "convolutions": False}
 
 
-def _stem(name, first_stride, first_pool):
-    """A stem, for an input of lower resolution (section 9) with its first steps left out."""
-    check_choice(name, STEMS, what="stem")
-    has_types = type(first_stride) is int and type(first_pool) is bool
-    if not has_types or (first_stride, first_pool) not in ((2, True), (1, True), (1, False)):
-        raise ConfigError(
-            "The three networks of section 9 are stride 2 with pool, stride 1 with pool, and "
-            "stride 1 without pool.",
-            received=f"first_stride = {first_stride}, first_pool = {first_pool}",
-        )
-    first, *others = STEMS[name]
-    stem = (dataclasses.replace(first, stride=first_stride), *others)
-    return stem if first_pool else tuple(s for s in stem if s != MaxPool("3a"))
-
-
 def _head_style(aux_norm):
     check_choice(aux_norm, AUX_NORMS, what="aux_norm")
     return HeadStyle(
@@ -187,11 +170,14 @@ def inception_v3_stages(
     *, stem="factorised", first_stride=2, first_pool=True, branch_5x5="5x5"
 ):
     """(stages up to the auxiliary head's grid, stages after it); see `inception_v3`."""
+    check_choice(stem, STEMS, what="stem")
     check_choice(branch_5x5, BRANCHES_5X5, what="branch_5x5")
     branch = BRANCHES_5X5[branch_5x5]
     branch_of_5c = BRANCH_5X5_OF_5C if branch_5x5 == "5x5" else branch
     to_aux_head = (
-        *_stem(stem, first_stride, first_pool),
+        *stem_for_resolution(
+            STEMS[stem], first_stride=first_stride, first_pool=first_pool
+        ),
         module_35("Mixed_5b", 32, branch),  # 35x35x256
         module_35("Mixed_5c", 64, branch_of_5c),  # 35x35x288
         module_35("Mixed_5d", 64, branch),  # 35x35x288

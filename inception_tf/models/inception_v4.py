@@ -23,6 +23,7 @@ from inception_tf.models.blocks import AveragePool, Conv, MaxPool, Mixed, Siblin
 from inception_tf.models.initializers import slim_variance_scaling
 from inception_tf.models.layers import VALID as V
 from inception_tf.models.network import build_network
+from inception_tf.models.stems import stem_for_resolution
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,7 +160,9 @@ def _modules(first_name, count, branches):
     return tuple(Mixed(f"{first_name}{letter}", branches) for letter in letters)
 
 
-def inception_v4_stages(*, variant="released", block_counts=None):
+def inception_v4_stages(
+    *, variant="released", block_counts=None, first_stride=2, first_pool=True
+):
     """(stages up to the auxiliary head's grid, stages after it); see `inception_v4`."""
     check_choice(variant, TABLES, what="variant")
     table = TABLES[variant]
@@ -167,7 +170,9 @@ def inception_v4_stages(*, variant="released", block_counts=None):
         BLOCK_COUNTS if block_counts is None else block_counts, most=MAX_MODULES
     )
     to_aux_head = (
-        *table.stem,
+        *stem_for_resolution(
+            table.stem, first_stride=first_stride, first_pool=first_pool
+        ),
         *_modules("Mixed_5", counts[0], BRANCHES_35),
         REDUCTION_A,
         *_modules("Mixed_6", counts[1], (*table.branches_17, POOL_17)),
@@ -177,21 +182,23 @@ def inception_v4_stages(*, variant="released", block_counts=None):
 
 def inception_v4(
     *, variant="released", num_classes=1000, input_shape=(299, 299, 3), include_top=True,
-    pooling=None, width_multiplier=1.0, block_counts=None, dropout_rate=0.2, aux_head=False,
-    batch_norm_momentum=0.9997, batch_norm_epsilon=0.001, batch_norm_scale=False, seed=0,
-    dtype=None, name="inception_v4",
+    pooling=None, width_multiplier=1.0, block_counts=None, first_stride=2, first_pool=True,
+    dropout_rate=0.2, aux_head=False, batch_norm_momentum=0.9997, batch_norm_epsilon=0.001,
+    batch_norm_scale=False, seed=0, dtype=None, name="inception_v4",
 ):  # fmt: skip
     """Inception-v4 as a functional `keras.Model` that returns logits.
 
     Args:
       variant: 'released' (the authors' code) or 'paper' (the order of 1xn and nx1 in the figures).
       num_classes: K, a background class included where there is one.
-      input_shape: (H, W, C) with H and W at least 75 px, either of them None where it is free;
-        None for RGB images of any size. The input is float [N, H, W, C], scaled to [-1, 1].
+      input_shape: (H, W, C) with H and W large enough to leave something of the last grid (75 px
+        with the defaults), either of them None where it is free; None for RGB images of any size.
+        The input is float [N, H, W, C], scaled to [-1, 1].
       include_top: end with dropout and logits; else with the last grid.
       pooling: without top: None for the grid [N, h, w, C'], 'avg' or 'max' for float32 [N, C'].
       width_multiplier: ratio applied to every filter count, see `StageBuilder`.
       block_counts: modules on the 35, 17 and 8 grids, each from 0 to 25; None takes 4, 7, 3.
+      first_stride, first_pool: of the stem, for smaller images; see `stem_for_resolution`.
       dropout_rate: share of the pooled features dropped while training, in [0, 1).
       aux_head: add the released auxiliary head on the last 17x17 module; needs a fixed input size.
       batch_norm_momentum: share of the old moving statistics kept at an update.
@@ -208,7 +215,10 @@ def inception_v4(
       ConfigError: an argument out of range.
     """
     return build_network(
-        inception_v4_stages(variant=variant, block_counts=block_counts),
+        inception_v4_stages(
+            variant=variant, block_counts=block_counts, first_stride=first_stride,
+            first_pool=first_pool,
+        ),
         num_classes=num_classes, input_shape=input_shape, include_top=include_top, pooling=pooling,
         width_multiplier=width_multiplier, dropout_rate=dropout_rate, aux_head=aux_head,
         batch_norm_momentum=batch_norm_momentum, batch_norm_epsilon=batch_norm_epsilon,

@@ -283,7 +283,7 @@ def _box(layers, alike):
     if isinstance(box, AveragePool):
         return Box(("3x3 Avg Pooling",), "pool")
     if isinstance(box, MaxPool):
-        return Box(("3x3 MaxPool", "(stride 2 V)"), "pool")
+        return Box(("3x3 MaxPool", f"(stride {box.stride} V)"), "pool")
     words = [_filters(layers, names)]
     words += [f"stride {box.stride}"] if box.stride > 1 else []
     words += ["V"] if box.padding == VALID and box.kernel != "1x1" else []

@@ -4,6 +4,7 @@ import dataclasses
 
 from inception_tf.models.arguments import check_choice, check_counts, check_scales
 from inception_tf.models.blocks import Residual, repeat
+from inception_tf.models.stems import stem_for_resolution
 
 LONE = ""  # a branch of a single 1x1 has no position in its released name: Conv2d_1x1
 
@@ -18,6 +19,7 @@ class ResidualTable:
       block_counts: how many of each.
       residual_scales: of each kind of block.
       has_linear_last_block: the last block C is added at scale 1 without ReLU.
+      has_norm_on_last_sum: batch norm on top of the last block C's sum.
     """
 
     stem: tuple
@@ -30,10 +32,18 @@ class ResidualTable:
     block_counts: tuple[int, int, int]
     residual_scales: tuple[float, float, float]
     has_linear_last_block: bool
+    has_norm_on_last_sum: bool = False
 
-    def with_blocks(self, block_counts=None, residual_scales=None):
-        """The table with other counts or scales of its blocks; None keeps the variant's."""
-        changes = {}
+    def with_options(
+        self, *, block_counts, residual_scales, batch_norm_on_last_sum, first_stride, first_pool
+    ):
+        """The table as a builder was asked for it; None keeps the variant's counts or scales."""
+        changes = {
+            "stem": stem_for_resolution(
+                self.stem, first_stride=first_stride, first_pool=first_pool
+            ),
+            "has_norm_on_last_sum": batch_norm_on_last_sum,
+        }
         if block_counts is not None:
             changes["block_counts"] = check_counts(block_counts)
         if residual_scales is not None:
@@ -55,15 +65,20 @@ class ResidualTable:
         if self.has_linear_last_block and blocks:
             linear = dataclasses.replace(blocks[-1], scale=1.0, use_relu=False)
             blocks = (*blocks[:-1], linear)
+        if self.has_norm_on_last_sum and blocks:
+            blocks = (*blocks[:-1], dataclasses.replace(blocks[-1], has_norm=True))
         return (*self.reduction_b, *blocks, *self.tail)
 
 
-def residual_stages(tables, variant, block_counts, residual_scales):
+def residual_stages(tables, variant, **options):
     """(stages up to the auxiliary head's grid, stages after it) of a variant.
+
+    Args:
+      options: of `ResidualTable.with_options`.
 
     Raises:
       ConfigError: an argument out of range.
     """
     check_choice(variant, tables, what="variant")
-    table = tables[variant].with_blocks(block_counts, residual_scales)
+    table = tables[variant].with_options(**options)
     return table.to_aux_head(), table.from_aux_head()

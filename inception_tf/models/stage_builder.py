@@ -90,7 +90,7 @@ class StageBuilder:
             )(x)
         pool, stride, padding = keras.layers.AveragePooling2D, 1, SAME
         if isinstance(box, MaxPool):
-            pool, stride, padding = keras.layers.MaxPooling2D, 2, VALID
+            pool, stride, padding = keras.layers.MaxPooling2D, box.stride, VALID
         return pool(
             3,
             strides=stride,
@@ -126,7 +126,7 @@ class StageBuilder:
             dtype=self.dtype,
             name=name,
         )(branches)
-        has_norm = self.batch_norm_on_sums
+        has_norm = self.batch_norm_on_sums or block.has_norm
         x = ResidualSum(
             block.scale,
             use_relu=block.use_relu and not has_norm,

@@ -84,7 +84,7 @@ def test_options_of_one_network_reach_its_builder():
         ("inception_v4", {"residual_scales": (0.1, 0.1, 0.1)}, "inception_resnet_v1 and"),
         ("inception_v4", {"batch_norm_on_sums": False}, "inception_resnet_v1 and"),
         ("inception_v4", {"stem": "factorised"}, "for inception_v3"),
-        ("inception_resnet_v1", {"first_pool": True}, "for inception_v3"),
+        ("inception_resnet_v1", {"branch_5x5": "5x5"}, "for inception_v3"),
         ("inception_resnet_v2", {"aux_norm": "all"}, "for inception_v3"),
     ],
 )

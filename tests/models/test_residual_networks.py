@@ -133,3 +133,18 @@ def test_block_counts_may_be_zero_and_no_block_is_then_linear(name, variant, _):
 def test_unusable_arguments_are_refused(name, options, message):
     with pytest.raises(ConfigError, match=message):
         narrow(name, "paper", **options)
+
+
+@pytest.mark.parametrize("name, variant, _", VARIANTS)
+def test_batch_norm_on_the_last_sum_leaves_the_others_alone(name, variant, _):
+    model = narrow(name, variant, batch_norm_on_last_sum=True)
+    norms = [layer.name for layer in model.layers if isinstance(layer, SumNorm)]
+    assert norms == ["block8_2"]
+    both = narrow(name, variant, batch_norm_on_sums=True)
+    last, same = model.get_layer("block8_2"), both.get_layer("block8_2")
+    assert last.use_relu is same.use_relu
+    assert last.input is model.get_layer("block8_2_Sum").output
+    assert [w.path for w in last.weights] == [w.path for w in same.weights]
+    assert count_parameters(model) == count_parameters(narrow(name, variant)) + 3 * (
+        last.output.shape[-1]
+    )

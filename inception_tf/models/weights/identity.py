@@ -12,7 +12,8 @@ from inception_tf.models import catalog
 # The arguments of the builders, the classifier's apart, that decide which weights there are or
 # what they compute.
 OPTIONS = (
-    "width_multiplier", "block_counts", "residual_scales", "batch_norm_on_sums", "stem",
+    "width_multiplier", "block_counts", "residual_scales", "batch_norm_on_sums",
+    "batch_norm_on_last_sum", "stem",
     "first_stride", "first_pool", "branch_5x5", "factorisation", "aux_head", "aux_norm",
     "batch_norm_scale",
 )  # fmt: skip

@@ -144,6 +144,12 @@ def export(experiment, *, run_dir, out_dir):
     Raises:
       UserError: no usable checkpoint or records, or the export differs from the evaluator.
     """
+    if not experiment.export.formats:
+        raise ConfigError(
+            "An export needs a format.",
+            received="export.formats = ()",
+            remedy="Give some: --formats=saved_model.",
+        )
     directory = RunDirectory(run_dir)
     with lost_workers.join(experiment, directory, verb="export") as (cluster, watch):
         watch.enter(watchdog.EXPORTING)
@@ -301,7 +307,7 @@ def _finish(prepared, session, step):
         writer.note(f"stopped at step {step:,}; the same command goes on from there")
         return False
     writer.note(summary.evaluation_table(results))
-    if not prepared.cluster.is_chief:
+    if not prepared.cluster.is_chief or not experiment.export.formats:
         return True
     averaged = experiment.export.weights == "averaged"
     exported = exports.write_export(

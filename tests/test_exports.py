@@ -141,7 +141,6 @@ def test_which_records_an_export_reads():
     [
         ({"formats": ("saved_model", "tflite")}, "formats must be some of"),
         ({"formats": ("onnx", "onnx")}, "each once"),
-        ({"formats": ()}, "formats must be some of"),
         ({"precision": "float16"}, "'float32', 'bfloat16'"),
         ({"on_bad_image": "skip"}, "'error', 'flag'"),
         ({"int8_min_agreement": 97.0}, "int8_min_agreement must lie in"),
@@ -153,3 +152,11 @@ def test_which_records_an_export_reads():
 def test_impossible_exports_are_refused(fields, message):
     with pytest.raises(ConfigError, match=message):
         ExportSpec(**fields)
+
+
+def test_an_export_of_no_format_is_refused(declared, run_dir, tmp_path):  # noqa: F811
+    with pytest.raises(ConfigError, match="--formats=saved_model"):
+        experiment.export(
+            with_export(declared, formats=()), run_dir=run_dir, out_dir=tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()

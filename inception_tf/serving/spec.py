@@ -38,7 +38,8 @@ class ExportSpec:
 
     Attributes:
       weights: 'averaged' or 'raw'.
-      formats: of 'saved_model', 'onnx', 'tflite_float16' and 'tflite_int8'.
+      formats: of 'saved_model', 'onnx', 'tflite_float16' and 'tflite_int8'; none: a run that ends
+        exports nothing.
       precision: of the SavedModel: 'float32' or 'bfloat16'. The other formats have their own.
       top_k: classes that the answer of `serving_default` names.
       on_bad_image: of a request to the SavedModel: 'error' refuses the request and says which
@@ -76,7 +77,7 @@ class ExportSpec:
                     received=repr(getattr(self, name)),
                 )
         unknown = [one for one in self.formats if one not in FORMATS]
-        if unknown or not self.formats or len(set(self.formats)) < len(self.formats):
+        if unknown or len(set(self.formats)) < len(self.formats):
             raise ConfigError(
                 f"export.formats must be some of {', '.join(FORMATS)}, each once.",
                 received=repr(list(self.formats)),

@@ -5,6 +5,7 @@ import itertools
 
 from inception_tf.errors import ConfigError, did_you_mean
 from inception_tf.parameters import (
+    APART,
     REFERABLE,
     SECTIONS,
     Reference,
@@ -216,7 +217,7 @@ def read_sections(values, reads):
     """
     found = [
         section
-        for section in SECTIONS
+        for section in (*SECTIONS, *APART)
         if section in reads
         and (
             section != "loss_scale"
@@ -241,7 +242,7 @@ def _is_reader(name, value, section):
 
 
 def _why_unread(section, reads, values):
-    if section in SECTIONS and section not in reads:
+    if section in {*SECTIONS, *APART} and section not in reads:
         return f"This command does not read the section '{section}'."
     if section == "loss_scale":
         return (

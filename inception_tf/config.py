@@ -22,6 +22,7 @@ from gin import config_parser
 from inception_tf.bindings import Call, Lines, Macro, check_scope, read_sections
 from inception_tf.errors import ConfigError, did_you_mean
 from inception_tf.parameters import (
+    APART,
     REFERABLE,
     SECTIONS,
     Reference,
@@ -208,7 +209,7 @@ def resolve(*, gin_files, gin_params=(), overrides=None, reads, exempt_unread=Fa
     Raises:
       ConfigError: whatever would otherwise be ignored or misread, with file and line.
     """
-    if unknown := set(reads) - set(SECTIONS):
+    if unknown := set(reads) - {*SECTIONS, *APART}:
         raise ValueError(f"No such sections: {sorted(unknown)}.")
     reader = _Reader()
     for name in gin_files:
@@ -230,7 +231,10 @@ def resolve(*, gin_files, gin_params=(), overrides=None, reads, exempt_unread=Fa
     if "training" in reads:
         _check_length(bound, values)
     return Resolved(
-        sections={section: _build(section, values, bound) for section in SECTIONS},
+        sections={
+            section: _build(section, values, bound)
+            for section in (reads if set(reads) <= set(APART) else SECTIONS)
+        },
         values={
             f"{section}.{name}": values[f"{section}.{name}"]
             for section in printing_order(read)
@@ -244,7 +248,7 @@ def resolve(*, gin_files, gin_params=(), overrides=None, reads, exempt_unread=Fa
 def _all_values(bound):
     """'section.name' -> value, bound or default, of every parameter there is."""
     values = {}
-    for section in (*SECTIONS, *REFERABLE):
+    for section in (*SECTIONS, *REFERABLE, *APART):
         for name in parameter_names(section):
             parameter = f"{section}.{name}"
             value = bound[parameter].value if parameter in bound else default_of(parameter)

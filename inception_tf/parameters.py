@@ -9,6 +9,7 @@ import math
 import types
 import typing
 
+from inception_tf.claims.spec import ClaimSpec
 from inception_tf.cluster import ClusterSpec
 from inception_tf.data.image import Augmentation, EvaluationCrop
 from inception_tf.data.pipeline import DataSpec
@@ -54,6 +55,9 @@ REFERABLE = {
     "two_phase": TwoPhase,
 }
 
+# Sections of files that describe no run: what runs are to show (configs/claims/).
+APART = {"claim": ClaimSpec}
+
 # How a run is carried out, not what it computes: it may be changed when a run goes on. Device,
 # tf32, deterministic, threads and jit_compile decide which kernels compute, and therefore the last
 # digits of the weights, never the recipe; a resume with others announces it. Whole sections, or
@@ -87,8 +91,8 @@ class Reference:
 
 
 def spec_class(section):
-    """The dataclass behind a section, fixed or referable; None for an unknown one."""
-    return SECTIONS.get(section) or REFERABLE.get(section)
+    """The dataclass behind a section of any kind; None for an unknown one."""
+    return SECTIONS.get(section) or REFERABLE.get(section) or APART.get(section)
 
 
 def parameter_names(section):
@@ -131,7 +135,7 @@ def check_parameter(parameter, *, received):
     """Raises ConfigError, with the nearest names, unless 'section.name' is a parameter."""
     section, _, name = parameter.rpartition(".")
     if spec_class(section) is None:
-        known = (*SECTIONS, *REFERABLE)
+        known = (*SECTIONS, *REFERABLE, *APART)
         raise ConfigError(
             f"A config has no section '{section}'.",
             received=received,

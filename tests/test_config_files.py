@@ -9,7 +9,7 @@ from inception_tf.errors import ConfigError
 from inception_tf.parameters import SECTIONS
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
-RUNS = sorted(path for path in CONFIGS.rglob("*.gin") if path.parent.name != "parts")
+RUNS = sorted(p for p in CONFIGS.rglob("*.gin") if p.parent.name not in ("parts", "claims"))
 LENGTH = "training.num_steps = 10\n"
 
 
@@ -45,6 +45,8 @@ def test_every_line_of_a_config_names_its_source_or_reason():
     for path in sorted(CONFIGS.rglob("*.gin")):
         text = path.read_text()
         assert max(map(len, text.splitlines())) <= 100
+        if path.parent.name == "claims":  # no run: text and comparisons that say themselves
+            continue
         # Beside the line, or above it in the paragraph that it stands in.
         for paragraph in text.split("\n\n"):
             above = ""

@@ -9,7 +9,7 @@ import pytest
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = "inception_tf"
 GROUND = ("cluster", "data", "models", "reporting")
-HALLS = ("training", "evaluation", "serving")
+HALLS = ("training", "evaluation", "serving", "claims")
 # Three rooms in several files each; the files of one may import each other.
 EXPERIMENT = (
     "experiment", "preparation", "session", "products", "inputs", "overview", "run_directory",
@@ -23,11 +23,12 @@ CONFIG = ("config", "parameters", "bindings", "resolved", "run_config")
 DOORS = ("train", "evaluate", "export", "predict", "report")
 KEEPERS = (
     "records", "weights", "features", "networks", "show_batch", "checkpoints", "launch",
-    "prove_resume", "plan_scaling", "replay_step",
+    "prove_resume", "plan_scaling", "replay_step", "reproduce",
 )  # fmt: skip
 DOOR_HELPERS = (  # what doors share, and the parts of single ones
     "flags", "quiet_start", "network_tables", "launch_plan", "launch_job", "launch_output",
-    "launch_restarts", "model_arguments", "predict_page",
+    "launch_restarts", "model_arguments", "predict_page", "claim_runs", "claim_data",
+    "claim_probes",
 )  # fmt: skip
 DOOR = 5
 FLOORS = {

@@ -1,0 +1,218 @@
+"""What the claims measure of finished runs beside the rows of their metrics."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+
+from inception_tf.errors import ConfigError
+from inception_tf.training.checkpoint import CheckpointStore
+
+_PROBED_IMAGES = 256
+_IS_DEAD = 0.95  # share of zeros before the pool from which on a network says little any more
+_CROPS = ("1", "10", "12", "144")
+
+
+def probe(name, runs, *, data_dir) -> dict:
+    """(arm's name, seed) -> {'measures': ..., 'curves': ...} of finished runs.
+
+    Args:
+      name: 'zeros', 'distance' or 'crops'.
+      runs: SingleRuns that have ended.
+      data_dir: of the records.
+
+    Raises:
+      ConfigError: there is no such probe.
+    """
+    if name not in _PROBES:
+        raise ConfigError(
+            f"claim.probe must be one of {', '.join(_PROBES)}, or None.", received=repr(name)
+        )
+    return _PROBES[name](runs, data_dir)
+
+
+# -- zeros before the average pool -------------------------------------------------------------
+
+
+def _zeros(runs, data_dir):
+    """Share of zeros before the average pool at every checkpoint, of the weights themselves."""
+    found = {}
+    for run in runs:
+        points = _cached(run, "claim_zeros.json", lambda run=run: _zeros_of(run, data_dir))
+        last = 1.0 if run.outcome["exit_status"] else points[-1][1]
+        found[run.arm.name, run.seed] = {
+            "curves": {"zeros": points},
+            "measures": {
+                "zeros": points[-1][1],
+                "largest_zeros": max(share for _, share in points),
+                "died": float(last >= _IS_DEAD),
+            },
+        }
+    return found
+
+
+def _zeros_of(run, data_dir):
+    """[(epoch, share of zeros)] of a run's checkpoints, on images spread over the split."""
+    import tensorflow as tf
+
+    from inception_tf import preparation
+    from inception_tf.evaluation.features import feature_model
+    from inception_tf.run_directory import RunDirectory
+
+    sections = run.resolved.sections
+    training = sections["training"]
+    facts = RunDirectory(run.run_dir).read_facts()
+    model = preparation.build_model(sections["model"], training, num_classes=facts.num_classes)
+    grid = feature_model(model, pooling="none")
+    images = _some_images(run, data_dir)
+    steps_per_epoch = facts.num_examples / (training.num_replicas * training.replica_batch)
+
+    @tf.function
+    def share_of_zeros():
+        return tf.reduce_mean(tf.cast(grid(images, training=False) == 0, tf.float32))
+
+    points, store = [], CheckpointStore.of_run(run.run_dir)
+    for info in store.checkpoints():
+        saved = store.read(info)
+        for variable in model.weights:
+            if (value := saved.get(f"model/{variable.path}")) is not None:
+                variable.assign(value)
+        points.append((info.step / steps_per_epoch, float(share_of_zeros())))
+    return points
+
+
+def _some_images(run, data_dir):
+    """float32 [N, H, W, 3] as an evaluation sees them."""
+    import tensorflow as tf
+
+    from inception_tf import inputs as run_inputs
+    from inception_tf.data.image import decode_evaluation
+
+    sections = run.resolved.sections
+    model, data = sections["model"], sections["data"]
+    inputs = run_inputs.open_inputs(
+        dataclasses.replace(data, data_dir=str(data_dir)),
+        model,
+        run_dir=run.run_dir,
+        splits=[data.eval_split],
+    )
+    reader = inputs.readers[data.eval_split]
+    count = min(_PROBED_IMAGES, reader.num_examples)
+    files, _ = reader.read(np.arange(count, dtype=np.int64) * reader.num_examples // count)
+    crop = sections["evaluation_crop"]
+    return tf.stack(
+        [
+            decode_evaluation(
+                file, crop=crop, height_px=model.input_height_px, width_px=model.input_width_px
+            )
+            for file in files
+        ]
+    )
+
+
+# -- distance of the weights -------------------------------------------------------------------
+
+
+def _distances(runs, _data_dir):
+    """|w - w0| / |w0| over the checkpoints, w0 those of the first arm with the same seed."""
+    first = runs[0].arm.name
+    references = {run.seed: run for run in runs if run.arm.name == first}
+    found = {}
+    for run in runs:
+        if run.seed not in references:
+            continue
+        points = _distance_points(run, references[run.seed])
+        apart = [distance for _, distance in points]
+        found[run.arm.name, run.seed] = {
+            "curves": {"distance": points},
+            "measures": {
+                "first_distance": apart[0],
+                "final_distance": apart[-1],
+                "largest_distance": max(apart),
+            },
+        }
+    return found
+
+
+def _distance_points(run, reference):
+    stores = [CheckpointStore.of_run(one.run_dir) for one in (run, reference)]
+    by_step = [{info.step: info for info in store.checkpoints()} for store in stores]
+    points = []
+    for step in sorted(by_step[0].keys() & by_step[1].keys()):
+        ours, theirs = (store.read(infos[step]) for store, infos in zip(stores, by_step))
+        names = [name for name in theirs if name.startswith("model/")]
+        squares = [_squares(ours[name], theirs[name]) for name in names]
+        apart, size = (math.fsum(column) for column in zip(*squares, strict=True))
+        points.append((step, math.sqrt(apart / size)))
+    return points
+
+
+def _squares(ours, theirs):
+    theirs = theirs.astype(np.float64)
+    return np.sum(np.square(ours - theirs)), np.sum(np.square(theirs))
+
+
+# -- crops and ensembles -----------------------------------------------------------------------
+
+
+def _crops(runs, _data_dir):
+    """Errors with 1, 10, 12 and 144 crops, and of each run of the first arm together with all
+    runs of the second one."""
+    arms = list(dict.fromkeys(run.arm.name for run in runs))
+    many = [run for run in runs if run.arm.name == arms[1]]
+    found = {}
+    for run in (one for one in runs if one.arm.name == arms[0]):
+        members = [run, *many]
+        errors = _cached(run, "claim_crops.json", lambda members=members: _evaluate(members))
+        for number, member in enumerate(members):
+            found[member.arm.name, member.seed] = {"measures": _of_crops(errors[str(number)])}
+        best = min(errors[str(number)]["1"] for number in range(len(members)))
+        together = errors["ensemble"]
+        found[run.arm.name, run.seed]["measures"] |= {
+            "best_member_error": best,
+            "ensemble_error": together["1"],
+            "ensemble_error_at_144": together["144"],
+            "ensemble_gain": best - together["1"],
+        }
+    return found
+
+
+def _of_crops(errors):
+    found = {f"error_at_{crops}": error for crops, error in errors.items()}
+    return found | {f"gain_at_{crops}": errors["1"] - error for crops, error in errors.items()}
+
+
+def _evaluate(members):
+    """'0', '1', ... or 'ensemble' -> crops -> error, by `inception_tf.evaluate`."""
+    out = members[0].run_dir / "claim_crops"
+    command = [sys.executable, "-m", "inception_tf.evaluate"]
+    command += [str(run.run_dir) for run in members]
+    command += ["--ensemble", f"--crops={','.join(_CROPS)}", f"--out={out}"]
+    status = subprocess.run(command, stdout=sys.stderr, check=False).returncode
+    if status:
+        raise ConfigError("The runs must be evaluated.", received=f"exit status {status}")
+    content = json.loads(next(out.glob("*.json")).read_text())
+    found = {}
+    for model in content["models"]:
+        key = "ensemble" if len(model["networks"]) > 1 else str(
+            [str(run.run_dir) for run in members].index(model["networks"][0]["source"])
+        )
+        crops = next(name for name in _CROPS if model["num_crops"] == int(name))
+        found.setdefault(key, {})[crops] = model["subsets"][0]["top1"]["error"]
+    return found
+
+
+def _cached(run, file, compute):
+    """A JSON value that is computed once for a run."""
+    path = run.run_dir / file
+    if path.exists():
+        return json.loads(path.read_text())
+    value = compute()
+    path.write_text(json.dumps(value))
+    return value
+
+
+_PROBES = {"zeros": _zeros, "distance": _distances, "crops": _crops}

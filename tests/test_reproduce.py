@@ -1,0 +1,151 @@
+"""The claims that come with the package, and the door that tries them."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from inception_tf import claim_runs, config, reproduce
+from inception_tf.claims import results
+from inception_tf.errors import EXIT_USER_ERROR
+from inception_tf.models.catalog import build_model
+from inception_tf.models.counting import count_multiply_adds
+from tests.test_claim_data import write_archive
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CLAIMS = sorted((config.config_folder() / "claims").glob("*.gin"))
+TINY = """
+claim.number = 42
+claim.title = 'two lengths'
+claim.criterion = 'the longer run is not worse'
+claim.arms = {
+    'short': ('tiny.gin', 'training.num_steps = 2'),
+    'long': ('tiny.gin', 'training.num_steps = 4'),
+}
+claim.equal_cost = (('short', 'long'),)
+claim.checks = ('final_error[long] <= final_error[short] + 0.9',)
+claim.probe = 'zeros'
+claim.curves = ('averaged_error', 'zeros')
+"""
+TINY_RUN = """
+include 'claims/parts/irv1.gin'
+model.block_counts = (0, 0, 1)
+training.replica_batch = 4
+training.num_epochs = None
+checkpoints.every_steps = 1
+checkpoints.keep_last = 4
+logging.every_steps = 1
+"""
+
+
+def spec_of(path):
+    return config.resolve(gin_files=[path], reads=("claim",)).sections["claim"]
+
+
+@pytest.mark.parametrize("path", CLAIMS, ids=lambda path: path.stem)
+def test_every_claim_can_be_planned_and_compares_what_it_says(path, tmp_path):
+    spec = spec_of(path)
+    assert path.stem.startswith(f"{spec.number}_")
+    assert spec.checks and spec.criterion and spec.source and spec.statement
+    assert len(spec.seeds) >= 3
+    costs, places = {}, set()
+    for arm in spec.parsed_arms():
+        run = claim_runs.plan(arm, 0, runs_dir=tmp_path)
+        places.add(run.run_dir)
+        assert run.resolved.sections["training"].seed == 0
+        assert run.resolved.sections["export"].formats == ()
+        if any(arm.name in group for group in spec.equal_cost):
+            costs[arm.name] = count_multiply_adds(
+                build_model(run.resolved.sections["model"], num_classes=10)
+            )
+    assert len(places) == len(spec.arms)  # no two arms are the same run
+    assert len(results.check_costs(spec, costs)) == len(spec.equal_cost)
+
+
+def test_claims_share_runs_and_no_other_seed_or_interval(tmp_path):
+    arms = {
+        number: spec_of(next(p for p in CLAIMS if p.stem.startswith(f"{number}_"))).parsed_arms()
+        for number in (1, 3, 6, 8)
+    }
+    shared = [arms[1][1], arms[3][0], arms[6][1], arms[8][0]]
+    places = {claim_runs.plan(arm, 0, runs_dir=tmp_path).run_dir for arm in shared}
+    assert len(places) == 1
+    others = [
+        claim_runs.plan(shared[0], 1, runs_dir=tmp_path),
+        claim_runs.plan(shared[0], 0, runs_dir=tmp_path,
+                        extra_params=["evaluation.every_epochs = 0.2"]),
+    ]  # fmt: skip
+    assert len(places | {run.run_dir for run in others}) == 3
+    threads = claim_runs.plan(
+        shared[0], 0, runs_dir=tmp_path, extra_params=["cluster.intra_op_threads = 1"]
+    )
+    assert threads.run_dir in places  # a property of the machine
+
+
+def test_an_unknown_claim_is_named_with_those_that_there_are(capsys):
+    assert reproduce.main(["first"]) == EXIT_USER_ERROR
+    assert "1_residual_speed" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_reproduction_goes_on_and_runs_nothing_twice(tmp_path):
+    write_archive(tmp_path / "cifar10.tar.gz", num_train=8)
+    (tmp_path / "claim.gin").write_text(TINY.replace("tiny.gin", str(tmp_path / "tiny.gin")))
+    (tmp_path / "tiny.gin").write_text(TINY_RUN)
+    command = [
+        sys.executable, "-m", "inception_tf.reproduce", str(tmp_path / "claim.gin"), "--threads=1",
+        f"--data_dir={tmp_path}", f"--out={tmp_path / 'out'}",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def outcomes():
+        return {
+            path: path.stat().st_mtime_ns
+            for path in (tmp_path / "out").glob(f"runs/*/{claim_runs.OUTCOME_FILE}")
+        }
+
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
+        deadline = time.monotonic() + 300
+        while not outcomes() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    before = outcomes()
+    assert len(before) == 1
+    subprocess.run(command, env=environment, check=True)
+    after = outcomes()
+    assert len(after) == 6 and before.items() <= after.items()
+    content = json.loads((tmp_path / "out" / "claim_42.json").read_text())
+    assert content["holds"] is True
+    for arm, steps in zip(content["arms"], (2, 4), strict=True):
+        assert [run["seed"] for run in arm["runs"]] == [0, 1, 2]
+        zeros = arm["runs"][0]["curves"]["zeros"]
+        assert [round(epoch * 4) for epoch, _ in zeros] == list(range(1, steps + 1))
+        assert all(0 <= share <= 1 for _, share in zeros)
+    assert (tmp_path / "out" / "claim_42.png").exists()
+    assert not list((tmp_path / "out").glob("runs/*/export"))
+    assert "the claim: holds" in (tmp_path / "out" / "claim_42.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "docs" / "claims").glob("claim_*.json")), ids=lambda path: path.stem
+)
+def test_the_results_say_what_came_out(path):
+    content = results.read(path)
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert results.markdown_of(content) in page
+    assert (ROOT / "docs" / "images" / "claims" / f"{path.stem}.png").exists()
+    number = content["number"]
+    spec = spec_of(next(p for p in CLAIMS if p.stem.startswith(f"{number}_")))
+    # The criterion and the arms are still those that were tried.
+    assert content["checks"] and [c["text"] for c in content["checks"]] == list(spec.checks)
+    assert [arm["name"] for arm in content["arms"]] == list(spec.arms)
+    assert content["criterion"] == spec.criterion
+    held = [check["held"] for check in content["checks"]]
+    assert content["holds"] is all(held)
+    row = next(line for line in page.splitlines() if line.startswith(f"| {number} "))
+    assert row.endswith(f"| {results.VERDICTS[content['holds']]} |")

@@ -17,7 +17,7 @@ def main(argv=None) -> int:
     from inception_tf import quiet_start  # noqa: F401  after --help, which needs no TensorFlow
 
     try:
-        if not args.runs and not args.evaluations:
+        if not (args.runs or args.evaluations or args.claims):
             raise ConfigError(
                 "A report needs a run.",
                 remedy="Give run directories: python -m inception_tf.report runs/NAME.",
@@ -39,6 +39,8 @@ def _build_parser():
     add("runs", nargs="*", metavar="RUN", help="run directory; finished or at work")
     add("--evaluations", action="append", default=[], metavar="PATH",
         help="evaluation file that lies in no run, or directory of them; repeatable")  # fmt: skip
+    add("--claims", metavar="DIR",
+        help="what tools/reproduce.py wrote: the papers' claims, tried small")  # fmt: skip
     add("--data_dir", metavar="DIR",
         help="records for the images of the worst classes; default: those evaluated")  # fmt: skip
     add("--out", default="report", metavar="DIR", help="directory to write (default: report)")
@@ -59,6 +61,7 @@ def _report(args):
         resolve=run_config.resolve_saved,
         differences_from_paper=run_config.differences_from_paper,
         data_dir=flags.absolute(args.data_dir),
+        claims_dir=args.claims,
     )
     return page.write_report(args.out, found)
 

@@ -5,6 +5,7 @@ import pathlib
 import re
 
 from inception_tf import class_images, preparation
+from inception_tf.claims import figure, results
 from inception_tf.errors import ConfigError, UserError, first_line
 from inception_tf.models import catalog
 from inception_tf.reporting import evaluation_files
@@ -16,11 +17,14 @@ from inception_tf.reporting.page_contents import (
     Restart,
     Run,
     Share,
+    TriedClaim,
 )
 from inception_tf.run_directory import RunDirectory
 
 
-def gather(run_dirs, evaluation_paths, *, resolve, differences_from_paper, data_dir=None) -> Report:
+def gather(
+    run_dirs, evaluation_paths, *, resolve, differences_from_paper, data_dir=None, claims_dir=None
+) -> Report:
     """Everything that the sources hold.
 
     Args:
@@ -29,6 +33,7 @@ def gather(run_dirs, evaluation_paths, *, resolve, differences_from_paper, data_
       resolve: from a run directory to its resolved config.
       differences_from_paper: from that to its (parameter, paper, this run).
       data_dir: records that example images are taken from; None takes those that were evaluated.
+      claims_dir: directory of what `reproduce` wrote; None shows no claims.
 
     Raises:
       UserError: a source is none, or the records that were named cannot be read.
@@ -57,7 +62,36 @@ def gather(run_dirs, evaluation_paths, *, resolve, differences_from_paper, data_
             measured += _measured(path, content, label="", recipe_of=recipe_of, run=None)
             worst.append(class_images.worst_of_file(path, content, data_dir=data_dir))
     return Report(
-        runs=tuple(runs), measured=tuple(measured), worst=tuple(worst), notes=tuple(notes)
+        runs=tuple(runs),
+        measured=tuple(measured),
+        worst=tuple(worst),
+        notes=tuple(notes),
+        claims=() if claims_dir is None else _claims_in(pathlib.Path(claims_dir)),
+    )
+
+
+def _claims_in(directory):
+    """What came out of the claims whose outcomes lie in a directory, by their numbers."""
+    outcomes = [results.read(path) for path in directory.glob("claim_*.json")]
+    if not outcomes:
+        raise ConfigError(
+            "--claims names a directory of what tools/reproduce.py wrote.", received=str(directory)
+        )
+    return tuple(map(_tried_claim, sorted(outcomes, key=lambda content: content["number"])))
+
+
+def _tried_claim(content):
+    header, rows = results.table_of(content)
+    machine = f"{content['command']}; {content['date']}, {content['machine']}"
+    told = (f"{content['source']}: {content['statement']}", f"criterion: {content['criterion']}")
+    return TriedClaim(
+        number=content["number"],
+        title=content["title"],
+        verdict=results.VERDICTS[content["holds"]],
+        lines=(*told, *results.check_lines(content), *results.imagenet_lines(content), machine),
+        header=tuple(header),
+        rows=tuple(map(tuple, rows)),
+        png=figure.png_of(content),
     )
 
 

@@ -8,6 +8,8 @@ import pytest
 import tensorflow as tf
 
 from inception_tf import config, report, report_sources, run_config
+from inception_tf.claims import results
+from inception_tf.claims.spec import ClaimSpec
 from inception_tf.data.build import build_records
 from inception_tf.data.sources import FolderSource
 from inception_tf.errors import EXIT_USER_ERROR, ConfigError
@@ -253,3 +255,23 @@ def test_a_run_of_a_papers_config_stands_on_its_own_line_alone(name):
     }
     plain = {"Inception-v3"} if LADDER[name].endswith("Inception-v3") else set()
     assert lines == {LADDER[name]} | plain
+
+
+def test_claims_are_shown_with_their_verdict_and_numbers(tmp_path):
+    spec = ClaimSpec(
+        number=3, title="a < b & c", source="section 3", criterion="a ends below",
+        arms={"a": ("x.gin",)}, seeds=(0, 1, 2), checks=("final_error[a] < 0.2",),
+    )  # fmt: skip
+    runs = [{"seed": n, "measures": {"final_error": 0.25}, "curves": {}} for n in range(3)]
+    facts = {"command": "python tools/reproduce.py 3", "date": "2026-01-01", "machine": "m"}
+    arms = [{"name": "a", "multiply_adds": 10**6, "runs": runs}]
+    results.save(tmp_path / "claim_3.json", results.outcome(spec, arms) | facts)
+    assert report.main(["--claims", str(tmp_path), "--out", str(tmp_path / "page")]) == 0
+    text = (tmp_path / "page" / "index.html").read_text()
+    assert "Claim 3: a &lt; b &amp; c: failed" in text
+    assert "no: final_error[a] &lt; 0.2: 0.250 against 0.200" in text
+    assert text.count("data:image/png") == 1
+    with pytest.raises(ConfigError, match="reproduce.py wrote"):
+        report_sources.gather(
+            [], [], resolve=None, differences_from_paper=None, claims_dir=tmp_path / "page"
+        )

@@ -115,7 +115,8 @@ def page_html(report: Report, groups: dict[str, list[Figure]]) -> str:
       report: what it shows.
       groups: 'main', 'pairs' and 'timelines' -> figures.
     """
-    names = ", ".join(run.label for run in report.runs) or "evaluations"
+    names = ", ".join(run.label for run in report.runs)
+    names = names or ("evaluations" if report.measured else "claims")
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -126,6 +127,7 @@ def page_html(report: Report, groups: dict[str, list[Figure]]) -> str:
         _section("Over time", _grid(groups["timelines"]), when=report.runs),
         *_tables(report),
         *_worst(report),
+        *_claims(report),
         *_configs(report),
         _section("Sources", *(f'<p class="note">{_text(line)}</p>' for line in _sources(report))),
         "</main>\n</body>\n</html>\n",
@@ -218,6 +220,24 @@ def _class(one):
     )
     text = "".join(f'<p class="note">{_text(line)}</p>' for line in lines)
     return f'<div class="class"><strong>{_text(one.name)}</strong>{text}<div>{images}</div></div>'
+
+
+def _claims(report):
+    parts = []
+    for claim in report.claims:
+        title = f"Claim {claim.number}: {claim.title}"
+        table = PageTable(
+            title=title, header=claim.header, rows=claim.rows,
+            numeric=frozenset(range(1, len(claim.header))),
+        )  # fmt: skip
+        figure = Figure(
+            name=f"claim_{claim.number}", png=claim.png, title=title, alt=title,
+            caption=claim.verdict,
+        )  # fmt: skip
+        parts += [f"<h3>{_text(title)}: {_text(claim.verdict)}</h3>", _table(table)]
+        parts += [f'<p class="note">{_text(line)}</p>' for line in claim.lines]
+        parts.append(_figure(figure))
+    return [_section("The papers' claims, tried small", *parts)] if parts else []
 
 
 def _configs(report):

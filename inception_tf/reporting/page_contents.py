@@ -159,6 +159,27 @@ class WorstClasses:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TriedClaim:
+    """What came out of a claim of the papers, tried on a small scale.
+
+    Attributes:
+      number, title: of the claim.
+      verdict: whether it holds, in words.
+      lines: source, criterion, and each of its comparisons with the numbers.
+      header, rows: of its table, as text; all columns but the first are numbers.
+      png: its figure.
+    """
+
+    number: int
+    title: str
+    verdict: str
+    lines: tuple[str, ...]
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    png: bytes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
     """All that a page shows; `notes` are what its readers must know of the sources."""
 
@@ -166,3 +187,4 @@ class Report:
     measured: tuple[Measured, ...]
     worst: tuple[WorstClasses, ...]
     notes: tuple[str, ...] = ()
+    claims: tuple[TriedClaim, ...] = ()

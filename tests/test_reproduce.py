@@ -149,3 +149,40 @@ def test_the_results_say_what_came_out(path):
     assert content["holds"] is all(held)
     row = next(line for line in page.splitlines() if line.startswith(f"| {number} "))
     assert row.endswith(f"| {results.VERDICTS[content['holds']]} |")
+
+
+@pytest.mark.slow
+def test_probes_of_distance_and_crops_on_runs(tmp_path):
+    write_archive(tmp_path / "cifar10.tar.gz", num_train=8)
+    (tmp_path / "tiny.gin").write_text(TINY_RUN)
+    tiny = f"'{tmp_path / 'tiny.gin'}', 'training.num_replicas = 2', 'training.num_steps = 2'"
+    arms = f"""claim.arms = {{
+        'one device': ({tiny}),
+        'two devices': ({tiny}, 'cluster.devices_per_worker = 2'),
+        'twice the rate': ({tiny}, 'exponential_decay.learning_rate = 0.02'),
+    }}
+    """
+    found = {}
+    for probe in ("distance", "crops"):
+        path = tmp_path / f"{probe}.gin"
+        path.write_text(f"claim.number = 1\nclaim.probe = '{probe}'\n{arms}")
+        command = [
+            str(path), "--seeds=0", f"--data_dir={tmp_path}", f"--out={tmp_path / 'out'}",
+        ]  # fmt: skip
+        assert reproduce.main(command) == 0
+        content = json.loads((tmp_path / "out" / "claim_1.json").read_text())
+        found[probe] = {arm["name"]: arm["runs"][0]["measures"] for arm in content["arms"]}
+    apart = {name: told["largest_distance"] for name, told in found["distance"].items()}
+    assert apart["one device"] == apart["two devices"] == 0.0  # the exact reduction
+    assert apart["twice the rate"] > 1e-6
+    one, two = (found["crops"][name] for name in ("one device", "two devices"))
+    # The evaluator's own count is the single crop's; equal weights give equal answers.
+    for told in (one, two):
+        assert told["error_at_1"] == pytest.approx(told["final_error"])
+        for crops in (10, 12, 144):
+            assert told[f"gain_at_{crops}"] == pytest.approx(
+                told["error_at_1"] - told[f"error_at_{crops}"]
+            )
+    assert one["ensemble_error"] == pytest.approx(one["error_at_1"])
+    assert one["ensemble_gain"] == pytest.approx(0.0)
+    assert "ensemble_error" not in two

@@ -65,4 +65,3 @@ def test_the_pool_beside_a_convolution_stays_at_stride_1(name, variant):
 def test_the_networks_of_1602_07261_refuse_what_section_9_does_not_have():
     with pytest.raises(ConfigError, match="section 9"):
         build("inception_v4", "released", 75, first_pool=False)
-

@@ -72,17 +72,22 @@ def _columns(curves):
 
 
 def _draw_runs(axes, content):
-    """Each run a dot, the mean a line; what never came has none."""
+    """Each run a dot, the mean a line; runs that never came to it are counted in words."""
     measure = content["measures"][0]
     for number, arm in enumerate(content["arms"]):
         color = COLORS[number % len(COLORS)]
-        values = [value for value in values_of(arm, measure) if value is not None]
+        all_values = values_of(arm, measure)
+        values = [value for value in all_values if value is not None]
         axes.plot(values, [number] * len(values), "o", color=color, markersize=5)
-        mean = mean_of(values_of(arm, measure))
+        if num_never := len(all_values) - len(values):
+            told = f"never: {num_never} of {len(all_values)}"
+            axes.text(0.98, number, told, transform=axes.get_yaxis_transform(), color=color,
+                      fontsize=8, ha="right", va="center")  # fmt: skip
+        mean = mean_of(all_values)
         if mean is not None:
             axes.plot([mean, mean], [number - 0.3, number + 0.3], color=color, linewidth=2)
     axes.set_yticks(range(len(content["arms"])), [arm["name"] for arm in content["arms"]],
                     fontsize=8)  # fmt: skip
-    axes.invert_yaxis()
+    axes.set_ylim(len(content["arms"]) - 0.5, -0.5)
     axes.set_xlabel(f"{label_of(measure)}: every run, and the mean")
     axes.grid(alpha=0.3, axis="x")

@@ -5,7 +5,7 @@ import tensorflow as tf
 from inception_tf.errors import ConfigError
 from inception_tf.models import counting
 from inception_tf.models.catalog import batch_norm_momentum
-from inception_tf.models.layer_table import layer_rows, totals_of
+from inception_tf.models.execution import num_kept_values
 from inception_tf.reporting import exposure, facts, summary
 from inception_tf.training.schedule import TwoPhase
 
@@ -89,7 +89,9 @@ def memory_guess(prepared):
         replica_batch=prepared.assignment.replica_batch,
         num_rounds=prepared.assignment.rounds,
         values_per_image=3 * num_px,
-        activation_values_per_image=totals_of(layer_rows(model)).num_kept_values,
+        activation_values_per_image=num_kept_values(
+            model, recompute=experiment.training.recompute
+        ),
         activation_bytes=4 if experiment.model.precision == "float32" else 2,
     )
 

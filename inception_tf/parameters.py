@@ -59,8 +59,8 @@ REFERABLE = {
 APART = {"claim": ClaimSpec}
 
 # How a run is carried out, not what it computes: it may be changed when a run goes on. Device,
-# tf32, deterministic, threads and jit_compile decide which kernels compute, and therefore the last
-# digits of the weights, never the recipe; a resume with others announces it. Whole sections, or
+# tf32, deterministic, threads, jit_compile and recompute decide what computes, and therefore the
+# last digits of the weights, never the recipe; a resume with others announces it. Whole sections, or
 # single parameters of a section that is recipe otherwise.
 OPERATION = {
     "checkpoints",
@@ -76,6 +76,7 @@ OPERATION = {
     "data.on_bad_record",
     "data.prefetch_steps",
     "training.jit_compile",
+    "training.recompute",
     "training.steps_per_loop",
 }
 

@@ -231,6 +231,7 @@ def build_recipe(experiment, inputs, model, assignment):
         seed=training.seed,
         loss_scale=_loss_scale(experiment),
         jit_compile=training.jit_compile,
+        recompute=training.recompute,
     )
 
 
@@ -324,6 +325,8 @@ def facts_of(experiment, inputs, cluster):
             "jit_compile": str(experiment.training.jit_compile),
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
+            # Named where it is on: runs that began before there was such a choice lack it.
+            **({"recompute": "True"} if experiment.training.recompute else {}),
         },
         identity=dataclasses.asdict(
             initial_weights.identity_of(experiment, num_classes=inputs.num_classes)

@@ -59,31 +59,6 @@ class _FusedNorm(keras.layers.Layer):
             autocast=False,
         )
 
-    def _normalize(self, x, *, training):
-        uses_batch = bool(training) and self.trainable
-        mean = tf.convert_to_tensor(self.moving_mean)
-        variance = tf.convert_to_tensor(self.moving_variance)
-        # In training the kernel takes no statistics and returns the batch's, the variance
-        # already times n / (n - 1), n = values per channel (n = 1 gives 0).
-        nothing = tf.zeros([0], tf.float32)
-        outputs = tf.raw_ops.FusedBatchNormV3(
-            x=x,
-            scale=tf.ones_like(mean) if self.gamma is None else tf.convert_to_tensor(self.gamma),
-            offset=tf.convert_to_tensor(self.beta),
-            mean=nothing if uses_batch else mean,
-            variance=nothing if uses_batch else variance,
-            epsilon=self.epsilon,
-            is_training=uses_batch,
-        )
-        if uses_batch:
-            batch_share = 1.0 - self.momentum
-            # TF1's form of the update: exact when the batch equals the moving statistics.
-            mean += (outputs.batch_mean - mean) * batch_share
-            variance += (outputs.batch_variance - variance) * batch_share
-            self.moving_mean.assign(mean)
-            self.moving_variance.assign(variance)
-        return tf.nn.relu(outputs.y) if self.use_relu else outputs.y
-
     def get_config(self):
         return {
             **super().get_config(),
@@ -92,6 +67,51 @@ class _FusedNorm(keras.layers.Layer):
             "momentum": self.momentum,
             "epsilon": self.epsilon,
         }
+
+
+def normalize(x, layers, *, training):
+    """Fused batch norm and ReLU of several layers at once, and their new moving statistics.
+
+    Args:
+      x: [N, H, W, C], what the layers normalise, side by side in their order.
+      layers: `ConvUnit`s or `SumNorm`s that differ in their variables alone.
+      training: whether to use and assign the statistics of the batch, if the layers are trainable.
+    """
+    first = layers[0]
+
+    def side_by_side(name):
+        values = [tf.convert_to_tensor(getattr(layer, name)) for layer in layers]
+        return values[0] if len(values) == 1 else tf.concat(values, axis=0)
+
+    uses_batch = bool(training) and first.trainable
+    # In training the kernel takes no statistics and returns the batch's, the variance
+    # already times n / (n - 1), n = values per channel (n = 1 gives 0).
+    nothing = tf.zeros([0], tf.float32)
+    beta = side_by_side("beta")
+    outputs = tf.raw_ops.FusedBatchNormV3(
+        x=x,
+        scale=tf.ones_like(beta) if first.gamma is None else side_by_side("gamma"),
+        offset=beta,
+        mean=nothing if uses_batch else side_by_side("moving_mean"),
+        variance=nothing if uses_batch else side_by_side("moving_variance"),
+        epsilon=first.epsilon,
+        is_training=uses_batch,
+    )
+    if uses_batch:
+        for name, batch in (
+            ("moving_mean", outputs.batch_mean),
+            ("moving_variance", outputs.batch_variance),
+        ):
+            variables = [getattr(layer, name) for layer in layers]
+            # TF1's form of the update: exact when the batch equals the moving statistics.
+            moving = side_by_side(name)
+            moving += (batch - moving) * (1.0 - first.momentum)
+            parts = [moving]
+            if len(layers) > 1:
+                parts = tf.split(moving, [variable.shape[0] for variable in variables])
+            for variable, part in zip(variables, parts):
+                variable.assign(part)
+    return tf.nn.relu(outputs.y) if first.use_relu else outputs.y
 
 
 @keras.saving.register_keras_serializable(package="inception_tf")
@@ -173,7 +193,7 @@ class ConvUnit(_FusedNorm):
             strides=self.strides,
             padding=self.padding.upper(),
         )
-        return self._normalize(x, training=training)
+        return normalize(x, [self], training=training)
 
     def compute_output_shape(self, input_shape):
         batch, height, width, _ = input_shape
@@ -251,7 +271,7 @@ class SumNorm(_FusedNorm):
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: input_shape[-1]})
 
     def call(self, inputs, training=None):
-        return self._normalize(inputs, training=training)
+        return normalize(inputs, [self], training=training)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

@@ -20,6 +20,7 @@ import numpy as np
 
 from inception_tf.errors import ConfigError
 from inception_tf.models.layers import ConvUnit, Dropout, ResidualSum, SumNorm, is_seed_state
+from inception_tf.models.wiring import wires
 
 CONV, AFFINE, ADD, CONCAT, DENSE = "conv", "affine", "add", "concat", "dense"
 MAX_POOL, AVERAGE_POOL, GLOBAL_MEAN = "max_pool", "average_pool", "global_mean"
@@ -91,7 +92,7 @@ def fold(model, values=None) -> FoldedNetwork:
     """
     by_path = values_by_path(model, values)
     output = model.output["logits"] if isinstance(model.output, dict) else model.output
-    layers = _layers_of(model, output)
+    layers = [(wire.layer, wire.sources) for wire in wires(model, output)]
     operations = {}
     for layer, sources in layers:
         for operation in _operations_of(layer, sources, by_path):
@@ -125,23 +126,6 @@ def values_by_path(model, values=None) -> dict[str, np.ndarray]:
         for variable, value in zip(variables, given, strict=True)
         if not is_seed_state(variable.path)
     }
-
-
-def _layers_of(model, output):
-    """[(layer, names of the layers that it takes)] of all that the output needs, in order."""
-    producers = {id(x): layer for layer in model.layers for x in keras.tree.flatten(layer.output)}
-    needed, pending = {}, [producers[id(output)]]
-    while pending:
-        layer = pending.pop()
-        if layer.name in needed:
-            continue
-        is_input = isinstance(layer, keras.layers.InputLayer)
-        inputs = [] if is_input else keras.tree.flatten(layer.input)
-        sources = [producers[id(x)] for x in inputs]
-        needed[layer.name] = tuple(source.name for source in sources)
-        pending.extend(sources)
-    # Keras lists the layers of a functional model each after those that it takes.
-    return [(layer, needed[layer.name]) for layer in model.layers if layer.name in needed]
 
 
 def _operations_of(layer, inputs, by_path):

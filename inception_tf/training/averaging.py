@@ -42,9 +42,15 @@ def decay_at(step, averages):
     return tf.minimum(limit, (1.0 + count) / (10.0 + count))
 
 
-def apply_average(average_handle, value, decay):
-    """average -= (1 - decay) * (average - value), in place on the handle's device."""
-    average = tf.raw_ops.ReadVariableOp(resource=average_handle, dtype=value.dtype)
-    tf.raw_ops.AssignSubVariableOp(
-        resource=average_handle, value=(1.0 - decay) * (average - value)
-    )
+def apply_averages(averages, decay):
+    """average = average - (1 - decay) * (average - value), in place on the handles' devices.
+
+    Args:
+      averages: list of (resource of the average, float32 value).
+      decay: float32 scalar.
+    """
+    share = 1.0 - decay
+    for handle, value in averages:
+        average = tf.raw_ops.ReadVariableOp(resource=handle, dtype=value.dtype)
+        # Gradient descent is this update, in one pass over the memory.
+        tf.raw_ops.ResourceApplyGradientDescent(var=handle, alpha=share, delta=average - value)

@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
+from inception_tf.models.execution import Execution
 from inception_tf.training import objective as objectives
 from inception_tf.training.reduction import (
     GRADIENT_BITS,
@@ -49,6 +50,7 @@ class DeclaredReplica:
 
     def __init__(self, state, recipe, reduction):
         self._state, self._recipe, self._reduction = state, recipe, reduction
+        self._execution = Execution(state.model, recompute=recipe.recompute)
         self._micro_batch = self._forward_backward
         if recipe.jit_compile:
             self._micro_batch = tf.function(self._forward_backward, jit_compile=True)
@@ -91,7 +93,7 @@ class DeclaredReplica:
 
     def run(self, images, labels, step, declared):
         """Loss, gradients, new moving statistics (all float32), and number of correct images."""
-        scale = tf.constant(1.0)
+        scale = None
         if self._recipe.loss_scale is not None:
             scale = tf.identity(self._state.scalars["loss_scale"])
         return self._micro_batch(images, labels, self.fixed_values(step, declared), scale)
@@ -105,10 +107,9 @@ class DeclaredReplica:
     def fault(self, loss, gradients, statistics):
         """int64 scalar, 0 where all can be summed; `read_faults` says what it means."""
         # The norm is one pass over the values, and bounds each of them.
-        sizes = [loss]
-        sizes += [tf.sqrt(2.0 * tf.nn.l2_loss(gradient)) for gradient in gradients]
-        sizes += [tf.reduce_max(tf.abs(statistic)) for statistic in statistics]
-        sizes = tf.stack(sizes)
+        norms = tf.sqrt(2.0 * tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients]))
+        largest = [tf.reduce_max(tf.abs(statistic)) for statistic in statistics]
+        sizes = tf.concat([[loss], norms, largest], axis=0)
         is_finite = tf.math.is_finite(sizes)
         is_too_large = is_finite & (tf.abs(sizes) >= tf.constant(self._limits, tf.float32))
         non_finite, too_large = _first(~is_finite), _first(is_too_large)
@@ -122,7 +123,7 @@ class DeclaredReplica:
         trainable = [tf.convert_to_tensor(v.value) for v in model.trainable_variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trainable)
-            outputs, new_fixed = model.stateless_call(trainable, fixed, images, training=True)
+            outputs, new_fixed = self._execution(trainable, fixed, images)
             outputs = objectives.named_outputs(outputs)
             loss = objectives.data_loss(
                 outputs,
@@ -131,9 +132,11 @@ class DeclaredReplica:
                 smoothing=recipe.label_smoothing,
                 prior=recipe.smoothing_prior,
             )
-            scaled = loss * scale
+            scaled = loss if scale is None else loss * scale
         gradients = tape.gradient(scaled, trainable, unconnected_gradients="zero")
-        gradients = [tf.cast(gradient, tf.float32) / scale for gradient in gradients]
+        gradients = [tf.cast(gradient, tf.float32) for gradient in gradients]
+        if scale is not None:
+            gradients = [gradient / scale for gradient in gradients]
         statistics = [
             tf.cast(new_fixed[position], tf.float32) for position in self._statistic_positions
         ]

@@ -12,6 +12,23 @@ import tensorflow as tf
 from inception_tf.errors import ConfigError
 
 
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """What one variable is updated by.
+
+    Attributes:
+      handle: resource of the variable.
+      slots: name of a slot -> resource.
+      gradient: float32, of the variable's shape.
+      learning_rate: float32 scalar.
+    """
+
+    handle: object
+    slots: dict
+    gradient: object
+    learning_rate: object
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RmsProp:
     """RMSProp of arXiv 1602.07261 section 4, as TF1's RMSPropOptimizer (gin section `rmsprop`).
@@ -39,18 +56,27 @@ class RmsProp:
         if self.epsilon < 0:
             raise ConfigError("epsilon must not be negative.", received=self.epsilon)
 
-    def apply(self, handle, slots, gradient, learning_rate):
-        """Updates one variable and its slots in place, on the device of their handles."""
-        tf.raw_ops.ResourceApplyRMSProp(
-            var=handle,
-            ms=slots["rms"],
-            mom=slots["momentum"],
-            lr=learning_rate,
-            rho=self.decay,
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            grad=gradient,
+    def apply(self, updates):
+        """Updates variables and their slots in place, on the devices of their handles.
+
+        Args:
+          updates: list of Update.
+        """
+        # Tensors once, or every operation would get constants of its own.
+        decay, momentum, epsilon = (
+            tf.constant(value, tf.float32) for value in (self.decay, self.momentum, self.epsilon)
         )
+        for update in updates:
+            tf.raw_ops.ResourceApplyRMSProp(
+                var=update.handle,
+                ms=update.slots["rms"],
+                mom=update.slots["momentum"],
+                lr=update.learning_rate,
+                rho=decay,
+                momentum=momentum,
+                epsilon=epsilon,
+                grad=update.gradient,
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,15 +96,21 @@ class Momentum:
     def __post_init__(self):
         _check_share("momentum", self.momentum)
 
-    def apply(self, handle, slots, gradient, learning_rate):
-        """Updates one variable and its slot in place, on the device of their handles."""
-        tf.raw_ops.ResourceApplyMomentum(
-            var=handle,
-            accum=slots["momentum"],
-            lr=learning_rate,
-            grad=gradient,
-            momentum=self.momentum,
-        )
+    def apply(self, updates):
+        """Updates variables and their slots in place, on the devices of their handles.
+
+        Args:
+          updates: list of Update.
+        """
+        momentum = tf.constant(self.momentum, tf.float32)
+        for update in updates:
+            tf.raw_ops.ResourceApplyMomentum(
+                var=update.handle,
+                accum=update.slots["momentum"],
+                lr=update.learning_rate,
+                grad=update.gradient,
+                momentum=momentum,
+            )
 
 
 def _check_share(name, value):

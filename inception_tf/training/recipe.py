@@ -44,6 +44,7 @@ class StepRecipe:
       loss_scale: LossScale in mixed_float16, else None.
       jit_compile: compile a declared replica's forward and backward pass with XLA, which rounds in
         other places and draws other dropout masks.
+      recompute: keep only the inputs of a block for the backward pass (models/execution.py).
     """
 
     assignment: object
@@ -59,3 +60,4 @@ class StepRecipe:
     bytes_per_pack: int = 0
     loss_scale: LossScale | None = None
     jit_compile: bool = False
+    recompute: bool = False

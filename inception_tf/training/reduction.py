@@ -59,6 +59,8 @@ class Reduction:
 
     def mean(self, total, bits):
         """Float32 mean over the declared replicas of a reduced sum."""
+        if self.num_replicas == 1:
+            return total
         if total.dtype != tf.int64:
             return tf.cast(total, tf.float32) / self.num_replicas
         return from_grid(total, bits, count=self.num_replicas)

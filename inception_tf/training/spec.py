@@ -26,6 +26,8 @@ class TrainingSpec:
       steps_per_loop: steps on the device between two looks of the host.
       jit_compile: compile the declared replica's forward and backward pass with XLA; other
         kernels, so other roundings and other dropout masks.
+      recompute: keep only the inputs of each module or residual block for the backward pass, which
+        computes the block again: less memory for more time, the same numbers to rounding.
       init_from: weights that the run begins with: a run directory of this project (the averaged
         weights of its newest good checkpoint), or what `models/weights/` reads: a file, or
         'keras:inception_resnet_v2' for a published one. None draws them. Read once: whatever
@@ -46,6 +48,7 @@ class TrainingSpec:
     reduction: str = "exact"
     steps_per_loop: int = 1
     jit_compile: bool = False
+    recompute: bool = False
     init_from: str | None = None
     new_head: bool = False
 
@@ -67,6 +70,12 @@ class TrainingSpec:
             raise ConfigError("seed must be at least 0 and below 2^31.", received=self.seed)
         if self.warmup_epochs < 0:
             raise ConfigError("warmup_epochs must not be negative.", received=self.warmup_epochs)
+        if self.recompute and self.jit_compile:
+            raise ConfigError(
+                "XLA would find that a block has been computed already, and keep its values.",
+                received="recompute = True, jit_compile = True",
+                remedy="Leave one of them out.",
+            )
         if self.new_head and self.init_from is None:
             raise ConfigError(
                 "new_head is for a run that begins with imported weights; here every layer is new.",

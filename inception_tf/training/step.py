@@ -6,11 +6,13 @@ contributes, and one all-reduce gives every device the sums over all N. From the
 does the same update of its own copy of the variables.
 """
 
+import contextlib
+
 import tensorflow as tf
 
-from inception_tf.training.averaging import apply_average, decay_at
+from inception_tf.training.averaging import apply_averages, decay_at
 from inception_tf.training.declared import NUM_METRICS, DeclaredReplica, count_faults
-from inception_tf.training.optimizer import clip_scale
+from inception_tf.training.optimizer import Update, clip_scale
 from inception_tf.training.reduction import (
     GRADIENT_BITS,
     METRIC_BITS,
@@ -53,7 +55,6 @@ class TrainStep:
         )
         self.declared_replica = DeclaredReplica(state, recipe, self.reduction)
 
-    @tf.function
     def run(self, iterator, num_steps, host_flags):
         """Runs `num_steps` steps on the device without the host.
 
@@ -67,6 +68,36 @@ class TrainStep:
         Returns:
           dict as `_OUTPUTS`, and 'data_wait_secs', float64: this worker's wait for batches.
         """
+        with self._graph_options():
+            return self._run(iterator, num_steps, host_flags)
+
+    def run_one(self, batch, host_flags):
+        """One step on a batch that the host has fetched; a dict as `_OUTPUTS`."""
+        with self._graph_options():
+            return self._run_one(batch, host_flags)
+
+    @contextlib.contextmanager
+    def _graph_options(self):
+        """Without TensorFlow's graph optimiser on CPUs.
+
+        On the graph of a training step it takes longer than all the rest of a start, and finds
+        nothing that makes the step faster (docs/results.md). GPUs need it for the layout of their
+        convolutions.
+        """
+        if any("GPU" in device for device in self.strategy.extended.worker_devices):
+            yield
+            return
+        given = tf.config.optimizer.get_experimental_options()
+        tf.config.optimizer.set_experimental_options({**given, "disable_meta_optimizer": True})
+        try:
+            yield
+        finally:
+            tf.config.optimizer.set_experimental_options(
+                {"disable_meta_optimizer": False, **given}
+            )
+
+    @tf.function
+    def _run(self, iterator, num_steps, host_flags):
         outputs = {name: tf.zeros([], dtype) for name, dtype in _OUTPUTS.items()}
         outputs["host_flags"] = tf.zeros_like(host_flags)
         outputs["faults"] = tf.zeros([self.recipe.assignment.num_replicas], tf.int64)
@@ -85,8 +116,7 @@ class TrainStep:
         return {**outputs, "data_wait_secs": waited}
 
     @tf.function
-    def run_one(self, batch, host_flags):
-        """One step on a batch that the host has fetched; a dict as `_OUTPUTS`."""
+    def _run_one(self, batch, host_flags):
         return self._on_replicas(batch, tf.constant(-1, tf.int64), host_flags)
 
     def _now(self):
@@ -164,15 +194,15 @@ class TrainStep:
 
     def _add_l2(self, gradients):
         """Adds L2 once, to the mean over the declared replicas; returns the L2 loss too."""
-        l2_loss = tf.constant(0.0)
-        with_l2 = []
+        factors = {item.l2: tf.constant(item.l2, tf.float32) for item in self.state.trained}
+        with_l2, losses = [], [tf.constant(0.0)]
         for item, gradient in zip(self.state.trained, gradients):
             if item.l2:
                 weight = tf.convert_to_tensor(item.variable.value)
-                gradient += item.l2 * weight
-                l2_loss += item.l2 * tf.nn.l2_loss(weight)
+                gradient += factors[item.l2] * weight
+                losses.append(factors[item.l2] * tf.nn.l2_loss(weight))
             with_l2.append(gradient)
-        return with_l2, l2_loss
+        return with_l2, tf.add_n(losses)
 
     def _metrics(self, counted, step, l2_loss, norm):
         assignment = self.recipe.assignment
@@ -250,19 +280,29 @@ class TrainStep:
             scale = clip_scale(norm, limit)
             gradients = [gradient * scale for gradient in gradients]
             clipped = tf.cast(norm > limit, tf.int64)
-        for item, gradient in zip(state.trained, gradients):
-            recipe.optimizer.apply(
-                item.variable.value.handle,
-                {name: slot.handle for name, slot in state.slots[item.path].items()},
-                gradient,
-                metrics["learning_rate"] * item.learning_rate_factor,
+        rates = {
+            factor: metrics["learning_rate"] * factor
+            for factor in {item.learning_rate_factor for item in state.trained}
+        }
+        recipe.optimizer.apply([
+            Update(
+                handle=item.variable.value.handle,
+                slots={name: slot.handle for name, slot in state.slots[item.path].items()},
+                gradient=gradient,
+                learning_rate=rates[item.learning_rate_factor],
             )
+            for item, gradient in zip(state.trained, gradients)
+        ])
         for variable, statistic in zip(state.statistics, statistics):
             _assign(variable.value, statistic)
-        decay = decay_at(step, recipe.averages)
-        for variable in [item.variable for item in state.trained] + state.statistics:
-            value = tf.convert_to_tensor(variable.value)
-            apply_average(state.averages[variable.path].handle, value, decay)
+        averaged = [item.variable for item in state.trained] + state.statistics
+        apply_averages(
+            [
+                (state.averages[variable.path].handle, tf.convert_to_tensor(variable.value))
+                for variable in averaged
+            ],
+            decay_at(step, recipe.averages),
+        )
         _assign(state.scalars["clipped_steps"], state.scalars["clipped_steps"] + clipped)
         _assign(state.scalars["step"], step + 1)
         return tf.constant(True)

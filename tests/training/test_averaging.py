@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from inception_tf.errors import ConfigError
 from inception_tf.models.layers import ConvUnit
-from inception_tf.training.averaging import Averages, apply_average, decay_at
+from inception_tf.training.averaging import Averages, apply_averages, decay_at
 from inception_tf.training.groups import VariableGroups, apply_groups
 from inception_tf.training.optimizer import RmsProp
 from inception_tf.training.state import RunState
@@ -70,7 +70,7 @@ def test_averages_are_those_of_tf1_to_the_bit(decay):
     expected = averages_of_tf1(values, decay=decay)
     for step, (value, after) in enumerate(zip(values[1:], expected)):
         share = decay_at(tf.constant(step, tf.int64), Averages(decay=decay))
-        apply_average(average.handle, tf.constant(value), share)
+        apply_averages([(average.handle, tf.constant(value))], share)
         np.testing.assert_array_equal(average.numpy(), after)
 
 

@@ -82,7 +82,7 @@ def test_masks_are_a_pure_function_of_seed_step_and_declared_replica(masks):
 
 def test_no_generator_is_left_to_the_device_to_choose(masks):
     batch = {"images": tf.zeros([3, 1, NUM_VALUES]), "labels": tf.zeros([3, 1], tf.int32)}
-    graph = masks.run.step.run_one.get_concrete_function(batch, NO_FLAGS).graph.as_graph_def()
+    graph = masks.run.step._run_one.get_concrete_function(batch, NO_FLAGS).graph.as_graph_def()
     operations = {node.op for node in graph.node}
     for function in graph.library.function:
         operations |= {node.op for node in function.node_def}

@@ -263,7 +263,7 @@ def test_the_backward_pass_ends_above_the_frozen_stage(stage, num_convs):
     run = run_of_stem(stage)
     images, labels = random_batches(1, 2, 2)
     batch = {"images": tf.constant(images[0]), "labels": tf.constant(labels[0])}
-    traced = run.step.run_one.get_concrete_function(batch, tf.zeros([2], tf.int64))
+    traced = run.step._run_one.get_concrete_function(batch, tf.zeros([2], tf.int64))
     found = [node.op for node in operations(traced.graph)]
     assert found.count("Conv2D") == 2
     for name in ("Conv2DBackpropFilter", "Conv2DBackpropInput", "FusedBatchNormGradV3", "ReluGrad"):

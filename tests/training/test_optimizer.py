@@ -6,7 +6,7 @@ import tensorflow as tf
 from small_run import EVERYTHING, SmallRun, constant_rate, dense_model
 
 from inception_tf.errors import ConfigError
-from inception_tf.training.optimizer import Momentum, RmsProp, clip_scale
+from inception_tf.training.optimizer import Momentum, RmsProp, Update, clip_scale
 
 
 def build_variables(optimizer, weight):
@@ -19,7 +19,8 @@ def build_variables(optimizer, weight):
 
 def apply(optimizer, variable, slots, gradient, rate):
     handles = {name: slot.handle for name, slot in slots.items()}
-    optimizer.apply(variable.handle, handles, tf.constant(gradient), tf.constant(rate, tf.float32))
+    update = Update(variable.handle, handles, tf.constant(gradient), tf.constant(rate, tf.float32))
+    optimizer.apply([update])
 
 
 # w0 = 1, decay 0.9, momentum 0.9, epsilon 1; gradients 0.5, -0.2, 0.1: s, m, w after each.

@@ -135,7 +135,7 @@ def check_figures(found, prefix, peers):
         expected = rates["ours"] / rates[name]
         assert found[f"{prefix}_ratio_to_{name}"] == pytest.approx(expected, rel=0.02)
     best = found[f"{prefix}_best_peer"]
-    assert rates[best] == max(rates[name] for name in peers[1:])
+    assert rates[best] == max(rates[name] for name in peers if not name.startswith("ours"))
     assert found[f"{prefix}_ratio_to_best_peer"] == found[f"{prefix}_ratio_to_{best}"]
     for fact in ("processor", "instruction_sets", "tensorflow", "keras", "torch", "timm"):
         assert fact in found
@@ -171,6 +171,6 @@ def test_a_peer_that_does_not_compile_is_named_and_the_others_have_their_figures
     assert "--without=torch_compile leaves it out" in messages
     (reason,) = found["missing"].values()
     assert "its process ended with status 1" in reason
-    peers.remove("torch_compile")
+    peers = [name for name in peers if name not in ("torch_compile", "ours_recompute")]
     check_figures(found, "inception_resnet_v1_float32_batch1", peers)
     assert not any("torch_compile" in name for name in found)

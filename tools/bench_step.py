@@ -4,7 +4,8 @@
     python tools/bench_step.py --networks inception_v3 --precision float32 --replica_batch=16
 
 Ours is the whole step of a run with one declared replica: forward and backward pass, L2, global
-clip, RMSProp, moving statistics and averages over weights and statistics. The peers do forward and
+clip, RMSProp, moving statistics and averages over weights and statistics; 'ours_recompute' is the
+same with `training.recompute`. The peers do forward and
 backward pass, moving statistics and their own RMSProp, and nothing else: 'stock_keras' is
 keras.applications' network, or the same layers from this project's tables where there is none;
 'torch' is timm's network (Inception-ResNet-v1, which timm lacks, from our tables), channels_last,

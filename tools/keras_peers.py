@@ -18,7 +18,7 @@ import tensorflow as tf
 import bench_export
 import layer_list
 from benched_batch import DROPOUT_RATE, LABEL_SMOOTHING, LEARNING_RATE, images_of, labels_of
-from peer_processes import INFER, OURS, PREPARE, TRAIN
+from peer_processes import INFER, OURS, OURS_RECOMPUTE, PREPARE, TRAIN
 from stock_network import build_stock_network
 
 from inception_tf import cluster as clusters
@@ -42,8 +42,10 @@ def build_peer(peer, case, folder):
     """(function that makes one call and returns a loss or logit, what the network is)."""
     if peer == PREPARE:
         return prepare(case, folder)
-    if (case.task, peer) == (TRAIN, OURS):
-        return _our_step(case), f"{case.network} {variant_of(case)}, the whole step"
+    if peer == OURS_RECOMPUTE or (case.task, peer) == (TRAIN, OURS):
+        recompute = peer == OURS_RECOMPUTE
+        how = "recomputing blocks" if recompute else "the whole step"
+        return _our_step(case, recompute), f"{case.network} {variant_of(case)}, {how}"
     tf.config.threading.set_intra_op_parallelism_threads(case.threads)
     if peer == OURS:
         return _our_export(case, folder), f"{case.network} {variant_of(case)}, folded, exported"
@@ -78,7 +80,7 @@ def spec_of(case):
     )  # fmt: skip
 
 
-def _our_step(case):
+def _our_step(case, recompute):
     # Kernels need not be deterministic, as the peers' are not.
     joined = clusters.join(
         ClusterSpec(device="cpu", intra_op_threads=case.threads, deterministic=False),
@@ -99,6 +101,7 @@ def _our_step(case):
         clip_global_norm=2.0,
         reduction="exact",
         seed=0,
+        recompute=recompute,
     )
     train_step = TrainStep(joined.strategy, state, recipe, clock=time.perf_counter)
     batch = {

@@ -12,7 +12,7 @@ import tempfile
 
 import machine_facts
 import peer_processes
-from peer_processes import OURS, PEERS, TORCH, TORCH_COMPILE
+from peer_processes import INFER, OURS, OURS_RECOMPUTE, PEERS, TORCH, TORCH_COMPILE
 
 from inception_tf.reporting.table import aligned_table
 
@@ -55,7 +55,8 @@ def run(args, *, task, batches, names_batch):
       batches: images of a call, one case each.
       names_batch: whether the figures' names say which.
     """
-    peers = [name for name in PEERS if name not in args.without]
+    is_left_out = {*args.without, *([OURS_RECOMPUTE] if task == INFER else [])}
+    peers = [name for name in PEERS if name not in is_left_out]
     absent = absent_packages(peers)
     if absent:
         return _tell_missing(absent)
@@ -145,8 +146,9 @@ def figures_of(case, secs, *, peaks, built):
         figures[f"{name}_peak_mb"] = round(peaks[name])
         figures[f"{name}_first_secs"] = round(built[name]["first_secs"], 2)
     figures |= {f"ratio_to_{name}": round(ratio, 3) for name, ratio in ratios.items()}
-    if ratios:
-        best = min(ratios, key=medians.get)
+    others = [name for name in ratios if name != OURS_RECOMPUTE]
+    if others:
+        best = min(others, key=medians.get)
         figures |= {"best_peer": best, "ratio_to_best_peer": round(ratios[best], 3)}
     return figures
 

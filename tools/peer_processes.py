@@ -16,7 +16,8 @@ import tempfile
 WORKER = pathlib.Path(__file__).resolve().with_name("peer_worker.py")
 TRAIN, INFER = "train", "infer"
 OURS, STOCK, TORCH, TORCH_COMPILE = "ours", "stock_keras", "torch", "torch_compile"
-PEERS = (OURS, STOCK, TORCH, TORCH_COMPILE)
+OURS_RECOMPUTE = "ours_recompute"  # in training alone: what recomputation saves and costs
+PEERS = (OURS, OURS_RECOMPUTE, STOCK, TORCH, TORCH_COMPILE)
 PREPARE = "prepare"  # no peer: writes what the peers of a case read
 
 

@@ -92,7 +92,8 @@ def assert_close(found, expected):
 
 def nodes(graph):
     """All operations of a graph and of the functions that it calls."""
-    return [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    inside = [node for function in graph.library.function for node in function.node_def]
+    return [*graph.node, *inside]
 
 
 @pytest.mark.parametrize(

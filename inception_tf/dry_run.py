@@ -235,9 +235,9 @@ def _room_in_memory(prepared, num_sharing):
         raise ConfigError(
             "A step must fit into memory.",
             received=text.replace("\n", "; "),
-            remedy="Declare more replicas of fewer images (training.num_replicas, "
-            "training.replica_batch: another recipe), use model.precision = 'mixed_bfloat16', or "
-            "a machine with more memory.",
+            remedy="Set training.recompute = True (more time), declare more replicas of fewer "
+            "images (training.num_replicas, training.replica_batch: another recipe), use "
+            "model.precision = 'mixed_bfloat16', or a machine with more memory.",
         )
     return text
 

@@ -218,7 +218,7 @@ def _facts(path, args, plans):
     return {
         "command": shlex.join(command),
         "date": datetime.date.fromtimestamp(max(ends)).isoformat() if ends else "not run",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {sys.platform.capitalize()}",
     }
 
 

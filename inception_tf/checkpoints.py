@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from inception_tf import quiet_start  # noqa: F401  before whatever imports TensorFlow
-from inception_tf.errors import CheckpointError, UserError
+from inception_tf.errors import CheckpointError, UserError, tells_user_errors
 from inception_tf.models.layers import is_seed_state
 from inception_tf.training.checkpoint import CheckpointInfo, CheckpointStore
 from inception_tf.training.checkpoint_files import MANIFEST_NAME
@@ -25,14 +25,11 @@ from inception_tf.training.checkpoint_files import MANIFEST_NAME
 GROUP_ORDER = ("model", "rms", "momentum", "average")
 
 
+@tells_user_errors
 def main(argv: list[str] | None = None) -> int:
     """Exit status of one command; a user's error is printed as one message."""
     arguments = _build_parser().parse_args(argv)
-    try:
-        return arguments.command(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    return arguments.command(arguments)
 
 
 def _build_parser() -> argparse.ArgumentParser:

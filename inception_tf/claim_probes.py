@@ -1,6 +1,7 @@
 """What the claims measure of finished runs beside the rows of their metrics."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import subprocess
@@ -8,6 +9,7 @@ import sys
 
 import numpy as np
 
+from inception_tf import durable
 from inception_tf.errors import ConfigError
 from inception_tf.training.checkpoint import CheckpointStore
 
@@ -162,11 +164,20 @@ def _crops(runs, _data_dir):
     """Errors with 1, 10, 12 and 144 crops, and of each run of the first arm together with all
     runs of the second one."""
     arms = list(dict.fromkeys(run.arm.name for run in runs))
+    if len(arms) < 2:
+        return {}  # no run of the second arm has ended yet
     many = [run for run in runs if run.arm.name == arms[1]]
     found = {}
     for run in (one for one in runs if one.arm.name == arms[0]):
         members = [run, *many]
-        errors = _cached(run, "claim_crops.json", lambda members=members: _evaluate(members))
+        # Of these members: with another number of seeds it is another ensemble.
+        mark = hashlib.sha256("\n".join(one.run_dir.name for one in members).encode())
+        name = f"claim_crops-{mark.hexdigest()[:8]}"
+        errors = _cached(
+            run,
+            f"{name}.json",
+            lambda members=members, out=run.run_dir / name: _evaluate(members, out),
+        )
         for number, member in enumerate(members):
             found[member.arm.name, member.seed] = {"measures": _of_crops(errors[str(number)])}
         best = min(errors[str(number)]["1"] for number in range(len(members)))
@@ -185,9 +196,8 @@ def _of_crops(errors):
     return found | {f"gain_at_{crops}": errors["1"] - error for crops, error in errors.items()}
 
 
-def _evaluate(members):
+def _evaluate(members, out):
     """'0', '1', ... or 'ensemble' -> crops -> error, by `inception_tf.evaluate`."""
-    out = members[0].run_dir / "claim_crops"
     command = [sys.executable, "-m", "inception_tf.evaluate"]
     command += [str(run.run_dir) for run in members]
     command += ["--ensemble", f"--crops={','.join(_CROPS)}", f"--out={out}"]
@@ -211,7 +221,7 @@ def _cached(run, file, compute):
     if path.exists():
         return json.loads(path.read_text())
     value = compute()
-    path.write_text(json.dumps(value))
+    durable.save_text(path, json.dumps(value) + "\n")
     return value
 
 

@@ -19,8 +19,6 @@ from inception_tf.run_directory import RunDirectory
 
 OUTCOME_FILE = "claim_outcome.json"
 LOG_FILE = "claim.log"
-# Large tensors would go back to the system after every step and be zeroed again at the next one.
-_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
 _PLACE = ("data.data_dir", "cluster.intra_op_threads")
 
 
@@ -96,9 +94,7 @@ def carry_out(run: SingleRun, *, data_dir) -> dict:
     began = time.monotonic()
     log = run.run_dir / LOG_FILE
     with open(log, "ab") as stream:
-        process = subprocess.Popen(
-            command, stdout=stream, stderr=stream, env={**_ALLOCATOR, **os.environ}
-        )
+        process = subprocess.Popen(command, stdout=stream, stderr=stream)
         status, usage = _wait(process)
     if status not in (0, EXIT_NON_FINITE):
         raise ConfigError(

@@ -1,6 +1,8 @@
 """The errors a user can mend, and the exit status each one ends the process with."""
 
 import difflib
+import functools
+import sys
 
 EXIT_FAULT = 1  # a fault of the program or of the machine: starting again may help
 EXIT_USER_ERROR = 2  # configuration or data: starting again without a change fails again
@@ -30,6 +32,20 @@ class UserError(Exception):
         if remedy is not None:
             text += ("" if text.endswith("\n") else " ") + remedy
         super().__init__(text)
+
+
+def tells_user_errors(main):
+    """A command's `main` that prints a UserError as one message and returns its exit status."""
+
+    @functools.wraps(main)
+    def told(*args, **kwargs):
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_status
+
+    return told
 
 
 def first_line(error):

@@ -13,21 +13,18 @@ import pathlib
 import sys
 
 from inception_tf import model_arguments
-from inception_tf.errors import ConfigError, UserError
+from inception_tf.errors import ConfigError, tells_user_errors
 
 _STATUS_LEFT_OUT = 1
 
 
+@tells_user_errors
 def main(argv=None) -> int:
     """Exit status: 0, 1 where images were left out, or 2 for a fault that the user can mend."""
     args = _build_parser().parse_args(argv)
     from inception_tf import quiet_start  # noqa: F401  after --help, which needs no TensorFlow
 
-    try:
-        return _run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    return _run(args)
 
 
 def _build_parser():

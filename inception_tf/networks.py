@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from inception_tf import network_tables
 from inception_tf.durable import save_text
-from inception_tf.errors import ConfigError, UserError, did_you_mean
+from inception_tf.errors import ConfigError, did_you_mean, tells_user_errors
 from inception_tf.models import layer_table
 from inception_tf.models.arguments import check_choice
 from inception_tf.models.catalog import CATALOG, PRECISIONS, builder_default, find_entry
@@ -39,6 +39,7 @@ _NOT_OPTIONS = {
 _TUPLES = ("block_counts", "residual_scales")  # options whose default None says no type
 
 
+@tells_user_errors
 def main(argv=None):
     """Runs one command; returns the process' exit status: 0, or 2 for what a user can mend."""
     args = _parse(argv)
@@ -51,9 +52,6 @@ def main(argv=None):
         else:
             _print_network(args)
         sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 
-from inception_tf.errors import ConfigError, UserError
+from inception_tf.errors import ConfigError, tells_user_errors
 from inception_tf.reporting import quantities, scaling, scaling_plot
 from inception_tf.reporting.table import aligned_table
 
@@ -59,6 +59,7 @@ class Plan:
         ]
 
 
+@tells_user_errors
 def main(argv=None) -> int:
     """Prints the plan; exit status 0, or 2 for what a user can mend."""
     args = _build_parser().parse_args(argv)
@@ -74,9 +75,6 @@ def main(argv=None) -> int:
         print(_plan_text(plan, rows))
         print(_plan_json(plan, rows))
         sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

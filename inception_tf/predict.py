@@ -20,7 +20,7 @@ import pathlib
 import sys
 
 from inception_tf import model_arguments
-from inception_tf.errors import ConfigError, DataError, UserError
+from inception_tf.errors import ConfigError, DataError, tells_user_errors
 from inception_tf.reporting import answers
 
 _STATUS_BAD_IMAGES = 1
@@ -29,6 +29,7 @@ _OF_FILES = {"format": "table", "out": None, "batch": 32}
 _OF_PAGE = {"port": 8000, "host": "127.0.0.1"}
 
 
+@tells_user_errors
 def main(argv=None) -> int:
     """Exit status: 0, 1 where images could not be read, or 2 for a fault that the user can mend."""
     args = _build_parser().parse_args(argv)
@@ -37,9 +38,6 @@ def main(argv=None) -> int:
     try:
         _check_arguments(args)
         return _serve(args) if args.serve else _predict(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -20,11 +20,12 @@ from inception_tf import quiet_start  # noqa: F401  isort: skip
 
 import numpy as np
 
-from inception_tf.errors import UserError
+from inception_tf.errors import UserError, tells_user_errors
 from inception_tf.reporting.metrics_file import read_rows
 from inception_tf.training.checkpoint import CheckpointStore
 
 
+@tells_user_errors
 def main(argv=None):
     """Runs the proof; 0 where all is equal, 1 where something differs, 2 where training failed."""
     parser = argparse.ArgumentParser(
@@ -39,14 +40,10 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.num_steps < 2:
         parser.error("--num_steps must be at least 2.")
-    try:
-        if args.out is not None:
-            return _prove(args, pathlib.Path(args.out))
-        with tempfile.TemporaryDirectory() as folder:
-            return _prove(args, pathlib.Path(folder))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    if args.out is not None:
+        return _prove(args, pathlib.Path(args.out))
+    with tempfile.TemporaryDirectory() as folder:
+        return _prove(args, pathlib.Path(folder))
 
 
 def _prove(args, folder):

@@ -9,23 +9,20 @@ import sys
 import time
 
 from inception_tf.counts import count_of
-from inception_tf.errors import UserError
+from inception_tf.errors import tells_user_errors
 
 _LISTED_PROBLEMS = 20
 _LISTED_CLASSES = 20
 _LISTED_DUPLICATES = 5
 
 
+@tells_user_errors
 def main(argv=None) -> int:
     """Exit status of one command: 0, or 2 for a fault that the user can mend."""
     args = _build_parser().parse_args(argv)
     from inception_tf import quiet_start  # noqa: F401  after --help, which needs no TensorFlow
 
-    try:
-        return args.run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    return args.run(args)
 
 
 def _build_parser():

@@ -12,23 +12,20 @@ or the flags have to be mended.
 import argparse
 import sys
 
-from inception_tf.errors import EXIT_NOT_REPRODUCED, ConfigError, UserError
+from inception_tf.errors import EXIT_NOT_REPRODUCED, ConfigError, tells_user_errors
 
 _MOST_LARGE = 8  # rows of the largest values, where not all are shown
 _MOST_NAMES = 5  # of one line
 
 
+@tells_user_errors
 def main(argv=None) -> int:
     """Exit status, as above."""
     args = _build_parser().parse_args(argv)
     from inception_tf import quiet_start  # noqa: F401  after --help, which needs no TensorFlow
 
-    try:
-        _check_arguments(args)
-        return _replay(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    _check_arguments(args)
+    return _replay(args)
 
 
 def _build_parser():

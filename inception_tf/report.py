@@ -8,24 +8,21 @@ from the papers, as one HTML file that opens anywhere. Nothing is trained or eva
 import argparse
 import sys
 
-from inception_tf.errors import ConfigError, UserError
+from inception_tf.errors import ConfigError, tells_user_errors
 
 
+@tells_user_errors
 def main(argv=None) -> int:
     """Exit status: 0, or that of a fault that the user can mend."""
     args = _build_parser().parse_args(argv)
     from inception_tf import quiet_start  # noqa: F401  after --help, which needs no TensorFlow
 
-    try:
-        if not (args.runs or args.evaluations or args.claims):
-            raise ConfigError(
-                "A report needs a run.",
-                remedy="Give run directories: python -m inception_tf.report runs/NAME.",
-            )
-        print(_report(args))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    if not (args.runs or args.evaluations or args.claims):
+        raise ConfigError(
+            "A report needs a run.",
+            remedy="Give run directories: python -m inception_tf.report runs/NAME.",
+        )
+    print(_report(args))
     return 0
 
 

@@ -15,20 +15,17 @@ import platform
 import shlex
 import sys
 
-from inception_tf.errors import ConfigError, UserError
+from inception_tf.errors import ConfigError, tells_user_errors
 
 
+@tells_user_errors
 def main(argv=None) -> int:
     """Exit status: 0 whether the claims hold or not, or that of a fault that the user can mend."""
     args = _build_parser().parse_args(argv)
     from inception_tf import quiet_start  # noqa: F401  after --help, which needs no TensorFlow
 
-    try:
-        for name in _claim_files(args.claims):
-            _reproduce(name, args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    for name in _claim_files(args.claims):
+        _reproduce(name, args)
     return 0
 
 
@@ -41,8 +38,8 @@ def _build_parser():
     add = parser.add_argument
     add("claims", nargs="+", metavar="CLAIM", help="number, name of a config, or all")
     add("--seeds", type=_parse_seeds, metavar="0,1,2", help="default: those of the claim")
-    add("--data_dir", default="../shared/data", metavar="DIR",
-        help="archives of the images, or their records (default: ../shared/data)")  # fmt: skip
+    add("--data_dir", default="data", metavar="DIR",
+        help="archives of the images, or their records (default: data)")  # fmt: skip
     add("--out", default="runs/claims", metavar="DIR",
         help="for records, runs and results (default: runs/claims)")  # fmt: skip
     add("--threads", type=int, metavar="N", help="of one op (default: every core)")

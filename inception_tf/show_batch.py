@@ -11,20 +11,17 @@ import sys
 import tempfile
 
 from inception_tf.counts import count_of
-from inception_tf.errors import ConfigError, UserError
+from inception_tf.errors import ConfigError, tells_user_errors
 
 
+@tells_user_errors
 def main(argv=None) -> int:
     """Exit status: 0, or that of a fault that the user can mend."""
     args = _build_parser().parse_args(argv)
     from inception_tf import quiet_start  # noqa: F401  after --help, which needs no TensorFlow
 
-    try:
-        _check_arguments(args)
-        _show(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    _check_arguments(args)
+    _show(args)
     return 0
 
 

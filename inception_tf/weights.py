@@ -11,19 +11,16 @@ is executed.
 import argparse
 import sys
 
-from inception_tf.errors import UserError
+from inception_tf.errors import tells_user_errors
 
 
+@tells_user_errors
 def main(argv=None):
     """Exit status of one command; a user's error is printed as one message."""
     arguments = _build_parser().parse_args(argv)
     from inception_tf import quiet_start  # noqa: F401  after --help, which needs no TensorFlow
 
-    try:
-        return arguments.run(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
+    return arguments.run(arguments)
 
 
 def _build_parser():

@@ -12,20 +12,17 @@ FILE_NAME = "layers.json"  # of the list in the folder of a case
 
 def layers_of(model):
     """The list of a functional keras.Model with one output."""
-    producers = {id(layer.output): layer.name for layer in model.layers}
-    layers = []
-    for layer in model.layers:
-        taken = [] if layer.name == model.layers[0].name else layer.input
-        taken = taken if isinstance(taken, (list, tuple)) else [taken]
-        layers.append(
-            {
-                "kind": type(layer).__name__,
-                "name": layer.name,
-                "inputs": [producers[id(tensor)] for tensor in taken],
-                "config": layer.get_config(),
-            }
-        )
-    return layers
+    from inception_tf.models.wiring import wires  # TensorFlow, which readers do without
+
+    return [
+        {
+            "kind": type(wire.layer).__name__,
+            "name": wire.layer.name,
+            "inputs": list(wire.sources),
+            "config": wire.layer.get_config(),
+        }
+        for wire in wires(model, model.output)
+    ]
 
 
 def write_layers(path, model):

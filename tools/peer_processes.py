@@ -110,9 +110,8 @@ class PeerProcess:
 def environment(threads, folder):
     """Variables of a peer's process: as many threads for all, no GPU, no compiled code of before.
 
-    libgomp's threads, which torch computes with, spin for some milliseconds after their work and
-    then sleep: `alternate` gives them the time. OMP_WAIT_POLICY=passive would let them sleep at
-    once, and cost torch a wake-up for every single operation.
+    libgomp's threads, which torch computes with, spin for a while after their work: that is its
+    default, as torch's users have it. A peer rests before its turn, so that they are asleep then.
     """
     return {
         **os.environ,

@@ -16,10 +16,10 @@ import json
 import keras
 import tensorflow as tf
 
-from inception_tf.models.layer_table import layer_rows
+from inception_tf.models.layer_table import layer_rows, totals_of
 from inception_tf.models.merging import merge
 from inception_tf.models.stage_builder import endpoints
-from inception_tf.models.wiring import wires
+from inception_tf.models.wiring import producers_of, wires
 
 # A function of its own to the end: inlined, a block would be optimised once for each call, and what
 # is to be computed again would be found computed already.
@@ -96,7 +96,7 @@ def num_kept_values(model, *, recompute=False):
     """
     rows = {row.name: row for row in layer_rows(model)}
     if not recompute:
-        return sum(row.num_kept_values for row in rows.values())
+        return totals_of(rows.values()).num_kept_values
     _, _, blocks = _blocks_of(model)
     inside, handed_on = {True: [0], False: [0]}, 0
     for block in blocks:
@@ -197,13 +197,9 @@ def _blocks_of(model):
     """(name of the model's input, structure of the names of its outputs, its blocks in order)."""
     everything = wires(model, model.output)
     by_name = {wire.layer.name: wire for wire in everything}
-    producers = {
-        id(x): wire.layer.name
-        for wire in everything
-        for x in keras.tree.flatten(wire.layer.output)
-    }
-    outputs = keras.tree.map_structure(lambda x: producers[id(x)], model.output)
-    input_name = producers[id(model.input)]
+    producers = producers_of(model)
+    outputs = keras.tree.map_structure(lambda x: producers[id(x)].name, model.output)
+    input_name = producers[id(model.input)].name
     placed = {input_name}
     stages = []
     for name in endpoints(model):

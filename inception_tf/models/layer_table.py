@@ -8,6 +8,7 @@ import keras
 
 from inception_tf.models import counting
 from inception_tf.models.layers import VALID, ConvUnit, Dropout, ResidualSum, SumNorm
+from inception_tf.models.wiring import producers_of, sources_of
 
 AUX_STAGE = "AuxLogits"
 _IN_STAGE = re.compile(rf"(Mixed_\d[a-z]|block\d+_\d+|{AUX_STAGE})(?=_|$)")
@@ -107,15 +108,15 @@ def layer_rows(model):
       ConfigError: the model's input height or width is free.
     """
     counting.count_activation_values(model)  # raises before a field is sought on a free grid
-    producers = _producers(model)
+    producers = producers_of(model)
     layers = _in_branch_order(model, producers)
     consumers = {layer.name: [] for layer in layers}
     for layer in layers:
-        for source in _sources(layer, producers):
+        for source in sources_of(layer, producers):
             consumers[source.name].append(layer)
     fields, rows = {}, []
     for layer in layers:
-        sources = [fields[source.name] for source in _sources(layer, producers)]
+        sources = [fields[source.name] for source in sources_of(layer, producers)]
         fields[layer.name] = _fields(layer, sources)
         rows.append(_row(layer, fields[layer.name], consumers[layer.name]))
     return sorted(rows, key=lambda row: row.stage == AUX_STAGE)
@@ -180,17 +181,6 @@ def _identity(row):
             row.num_parameters)  # fmt: skip
 
 
-def _producers(model):
-    return {id(x): layer for layer in model.layers for x in keras.tree.flatten(layer.output)}
-
-
-def _sources(layer, producers):
-    """The layers that a layer takes its inputs from."""
-    if isinstance(layer, keras.layers.InputLayer):
-        return []
-    return [producers[id(x)] for x in keras.tree.flatten(layer.input)]
-
-
 def _in_branch_order(model, producers):
     """Every layer after all of its inputs, one input after the other."""
     ordered, seen = [], set()
@@ -204,7 +194,7 @@ def _in_branch_order(model, producers):
             elif layer.name not in seen:
                 seen.add(layer.name)
                 pending.append((layer, True))
-                pending.extend((s, False) for s in reversed(_sources(layer, producers)))
+                pending.extend((s, False) for s in reversed(sources_of(layer, producers)))
     return ordered
 
 

@@ -18,6 +18,22 @@ class Wire:
     sources: tuple[str, ...]
 
 
+def producers_of(model):
+    """id of a KerasTensor -> the layer of a functional model that gives it."""
+    return {id(x): layer for layer in model.layers for x in keras.tree.flatten(layer.output)}
+
+
+def sources_of(layer, producers):
+    """The layers that a layer takes its inputs from; none for the input layer.
+
+    Args:
+      producers: as `producers_of` gives it.
+    """
+    if isinstance(layer, keras.layers.InputLayer):
+        return []
+    return [producers[id(x)] for x in keras.tree.flatten(layer.input)]
+
+
 def wires(model, outputs) -> list[Wire]:
     """All layers that some outputs need, each after those that it takes.
 
@@ -25,16 +41,14 @@ def wires(model, outputs) -> list[Wire]:
       model: functional keras.Model that calls each of its layers once.
       outputs: KerasTensor, or a structure of them.
     """
-    producers = {id(x): layer for layer in model.layers for x in keras.tree.flatten(layer.output)}
+    producers = producers_of(model)
     needed = {}
     pending = [producers[id(output)] for output in keras.tree.flatten(outputs)]
     while pending:
         layer = pending.pop()
         if layer.name in needed:
             continue
-        is_input = isinstance(layer, keras.layers.InputLayer)
-        inputs = [] if is_input else keras.tree.flatten(layer.input)
-        sources = [producers[id(x)] for x in inputs]
+        sources = sources_of(layer, producers)
         needed[layer.name] = tuple(source.name for source in sources)
         pending.extend(sources)
     # Keras lists the layers of a functional model each after those that it takes.

@@ -5,7 +5,7 @@ numbers to rounding, but
 
 - blocks that are built alike (the 20 block17 of an Inception-ResNet-v2) are traced once, and each
   is a call of that one function: less to trace and to optimise before the first step;
-- 1x1 convolutions that read the same tensor are one wider convolution (models/merging.py);
+- its layers are merged where that is faster (models/merging.py);
 - with `recompute`, a block keeps nothing but its inputs for the backward pass, which computes the
   block again (Chen et al. 2016, arXiv 1604.06174).
 """
@@ -117,7 +117,7 @@ class _Block:
     """
 
     def __init__(self, members, outputs, *, is_stage):
-        self._steps = merge(members)
+        self._steps = merge(members, outputs)
         self.outputs = outputs
         self.is_stage = is_stage
         self.names = {wire.layer.name for wire in members}

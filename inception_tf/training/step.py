@@ -21,6 +21,12 @@ from inception_tf.training.reduction import (
     from_grid,
 )
 
+# Parts of the graph optimiser that are on by default.
+_LEFT_OUT = (
+    "arithmetic_optimization", "constant_folding", "dependency_optimization",
+    "function_optimization", "implementation_selector", "layout_optimizer", "loop_optimization",
+    "shape_optimization",
+)  # fmt: skip
 # What `TrainStep` returns, equal on every device and worker.
 _OUTPUTS = {
     # Mean over the global batch of the last step; NaN where a declared replica's cannot be summed.
@@ -78,22 +84,22 @@ class TrainStep:
 
     @contextlib.contextmanager
     def _graph_options(self):
-        """Without TensorFlow's graph optimiser on CPUs.
+        """Of TensorFlow's graph optimiser, on CPUs, what fuses operations.
 
-        On the graph of a training step it takes longer than all the rest of a start, and finds
-        nothing that makes the step faster (docs/results.md). GPUs need it for the layout of their
+        On the graph of a training step the rest of it takes longer than all else of a start, and
+        makes the step no faster (docs/results.md). GPUs need it for the layout of their
         convolutions.
         """
         if any("GPU" in device for device in self.strategy.extended.worker_devices):
             yield
             return
         given = tf.config.optimizer.get_experimental_options()
-        tf.config.optimizer.set_experimental_options({**given, "disable_meta_optimizer": True})
+        tf.config.optimizer.set_experimental_options(dict.fromkeys(_LEFT_OUT, False))
         try:
             yield
         finally:
             tf.config.optimizer.set_experimental_options(
-                {"disable_meta_optimizer": False, **given}
+                {name: given.get(name, True) for name in _LEFT_OUT}
             )
 
     @tf.function

@@ -7,7 +7,7 @@ Forward, backward to the weights and backward to the input, as TensorFlow's own 
 
 - `input, as forward`: stride 1, the input's gradient as a forward convolution of the output's with
   the turned kernel;
-- `weights, as product`: a 1x1's gradient as a product of matrices;
+- `..., as product`: a 1x1 as a product of matrices;
 - `weights, as forward`: a larger one's as a forward convolution whose images are the input's
   channels and whose kernel is the output's gradient;
 - `siblings ...`: 1x1 convolutions that read the same tensor, one by one and as one.
@@ -36,9 +36,16 @@ from inception_tf.reporting.table import aligned_table
 
 FORWARD, WEIGHTS, INPUT = "forward", "backward to weights", "backward to input"
 INPUT_AS_FORWARD, WEIGHTS_AS_FORWARD = "input, as forward", "weights, as forward"
+FORWARD_AS_PRODUCT, INPUT_AS_PRODUCT = "forward, as product", "input, as product"
 WEIGHTS_AS_PRODUCT = "weights, as product"
 # way -> TensorFlow's own, whose seconds stand beside it
-OWN = {INPUT_AS_FORWARD: INPUT, WEIGHTS_AS_FORWARD: WEIGHTS, WEIGHTS_AS_PRODUCT: WEIGHTS}
+OWN = {
+    INPUT_AS_FORWARD: INPUT,
+    WEIGHTS_AS_FORWARD: WEIGHTS,
+    FORWARD_AS_PRODUCT: FORWARD,
+    WEIGHTS_AS_PRODUCT: WEIGHTS,
+    INPUT_AS_PRODUCT: INPUT,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Convolution:
                 padding=padding,
             ),
         }  # fmt: skip
-        height, width, channels, filters = self.kernel
+        height, width = self.kernel[:2]
         is_same = self.padding == "same"
         if self.strides != (1, 1) or (is_same and not height % 2 == width % 2 == 1):
             return found
@@ -87,13 +94,16 @@ class Convolution:
             y = tf.nn.conv2d(images, window, 1, pads if is_same else "VALID")
             return tf.transpose(y, [1, 2, 0, 3])
 
-        def weights_as_product():
-            rows, others = tf.reshape(x, [-1, channels]), tf.reshape(upstream, [-1, filters])
-            return tf.reshape(tf.matmul(rows, others, transpose_a=True), self.kernel)
+        def product(one, other, shape, **transposed):
+            one, other = (tf.reshape(value, [-1, value.shape[-1]]) for value in (one, other))
+            return tf.reshape(tf.matmul(one, other, **transposed), shape)
 
         found[INPUT_AS_FORWARD] = input_as_forward
         if height == width == 1:
-            return found | {WEIGHTS_AS_PRODUCT: weights_as_product}
+            found[FORWARD_AS_PRODUCT] = lambda: product(x, kernel, upstream.shape)
+            found[WEIGHTS_AS_PRODUCT] = lambda: product(x, upstream, self.kernel, transpose_a=True)
+            found[INPUT_AS_PRODUCT] = lambda: product(upstream, kernel, x.shape, transpose_b=True)
+            return found
         return found | {WEIGHTS_AS_FORWARD: weights_as_forward}
 
 

@@ -44,7 +44,9 @@ def profile(peer, case, steps):
             for event in line.events:
                 # A kernel's event is called '<operation>:<kind>'.
                 _, colon, kind = names[event.metadata_id].rpartition(":")
-                if colon and hasattr(tf.raw_ops, kind) and kind not in _CALLERS:
+                # oneDNN's kernels have names of their own, with an underscore.
+                is_kernel = kind.startswith("_") or hasattr(tf.raw_ops, kind)
+                if colon and is_kernel and kind not in _CALLERS:
                     sums[kind][0] += event.duration_ps / 1e9
                     sums[kind][1] += 1
     return {kind: [round(value / steps, 2) for value in found] for kind, found in sums.items()}

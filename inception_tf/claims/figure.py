@@ -89,5 +89,5 @@ def _draw_runs(axes, content):
     axes.set_yticks(range(len(content["arms"])), [arm["name"] for arm in content["arms"]],
                     fontsize=8)  # fmt: skip
     axes.set_ylim(len(content["arms"]) - 0.5, -0.5)
-    axes.set_xlabel(f"{label_of(measure)}: every run, and the mean")
+    axes.set_xlabel(f"{label_of(measure)}\nevery run, and the mean")
     axes.grid(alpha=0.3, axis="x")

@@ -78,7 +78,7 @@ def test_claims_share_runs_and_no_other_seed_or_interval(tmp_path):
     others = [
         claim_runs.plan(shared[0], 1, runs_dir=tmp_path),
         claim_runs.plan(shared[0], 0, runs_dir=tmp_path,
-                        extra_params=["evaluation.every_epochs = 0.2"]),
+                        extra_params=["evaluation.every_epochs = 0.4"]),
     ]  # fmt: skip
     assert len(places | {run.run_dir for run in others}) == 3
     threads = claim_runs.plan(

@@ -160,7 +160,7 @@ def test_probes_of_distance_and_crops_on_runs(tmp_path):
     arms = f"""claim.arms = {{
         'one device': ({tiny}),
         'two devices': ({tiny}, 'cluster.devices_per_worker = 2'),
-        'twice the rate': ({tiny}, 'exponential_decay.learning_rate = 0.02'),
+        'twice the rate': ({tiny}, 'exponential_decay.learning_rate = 0.04'),
     }}
     """
     found = {}

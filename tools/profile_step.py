@@ -3,17 +3,20 @@
     python tools/profile_step.py --network=inception_resnet_v2 --replica_batch=8
 
 Runs a peer of tools/bench_step.py under TensorFlow's CPU profiler and adds up the time in each kind
-of kernel, from its start to its end. A kernel that all threads share counts once, two that run side
-by side both. Kernels that only call others (functions, loops) are left out. The last line is one
-JSON object.
+of kernel, from its start to its end. Kernels run one after the other, each with all threads, so that
+none counts the time of another; TF_NUM_INTEROP_THREADS in the environment says otherwise. Those that
+only call others (functions, loops) are left out. The last line is one JSON object.
 """
 
 import argparse
 import collections
 import json
+import os
 import pathlib
 import sys
 import tempfile
+
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")  # read when TensorFlow starts
 
 import peer_processes
 import tensorflow as tf

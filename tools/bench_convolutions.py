@@ -28,6 +28,7 @@ import time
 import keras
 import machine_facts
 import tensorflow as tf
+from keras_peers import variant_of
 
 from inception_tf.models.catalog import CATALOG, ModelSpec, build_model
 from inception_tf.models.layers import ConvUnit
@@ -147,9 +148,8 @@ def time_ways(convolution, args):
 
 def measure(args):
     """Way -> [seconds, TensorFlow's own seconds, GFLOP] of all convolutions that it is for."""
-    variants = CATALOG[args.network]
     spec = ModelSpec(
-        name=args.network, variant="released" if "released" in variants else next(iter(variants)),
+        name=args.network, variant=variant_of(args.network),
         input_height_px=args.image_px, input_width_px=args.image_px,
     )  # fmt: skip
     shapes, siblings = convolutions_of(build_model(spec, num_classes=1000))

@@ -13,7 +13,8 @@ with timm's RMSpropTF; 'torch_compile' the same network under torch.compile, whi
 minutes. All compute on one batch that lies in memory, with dropout, label smoothing and as many
 threads; ours without deterministic kernels, as the peers.
 
-Each peer has a process of its own and computes when it is its turn, so that a machine whose speed
+Each peer has a process of its own, none of which is the first that is built (one more of ours, which
+on a virtual machine computes slower), and computes when it is its turn, so that a machine whose speed
 drifts slows all. A ratio is the median over the rounds of ours / peer, above 1 where ours is
 faster; 'peak MB' the largest resident memory of the process; 'first s' what building, tracing or
 compiling and the first step took, imports apart. A peer that is not installed or fails is named,

@@ -45,10 +45,10 @@ def build_peer(peer, case, folder):
     if peer == OURS_RECOMPUTE or (case.task, peer) == (TRAIN, OURS):
         recompute = peer == OURS_RECOMPUTE
         how = "recomputing blocks" if recompute else "the whole step"
-        return _our_step(case, recompute), f"{case.network} {variant_of(case)}, {how}"
+        return _our_step(case, recompute), f"{case.network} {variant_of(case.network)}, {how}"
     tf.config.threading.set_intra_op_parallelism_threads(case.threads)
     if peer == OURS:
-        return _our_export(case, folder), f"{case.network} {variant_of(case)}, folded, exported"
+        return _our_export(case, folder), f"{case.network} {variant_of(case.network)}, folded, exported"
     model, description = _stock_model(case, folder)
     call = _stock_step(model, case) if case.task == TRAIN else _stock_logits(model, case)
     return call, description
@@ -65,16 +65,16 @@ def prepare(case, folder):
     return lambda: 0.0, "no peer"
 
 
-def variant_of(case):
+def variant_of(network):
     """The released network, or the paper's where none was released."""
-    variants = CATALOG[case.network]
+    variants = CATALOG[network]
     return "released" if "released" in variants else next(iter(variants))
 
 
 def spec_of(case):
     """The ModelSpec of a case."""
     return ModelSpec(
-        name=case.network, variant=variant_of(case), precision=case.precision,
+        name=case.network, variant=variant_of(case.network), precision=case.precision,
         input_height_px=case.image_px, input_width_px=case.image_px,
         width_multiplier=case.width_multiplier, dropout_rate=DROPOUT_RATE,
     )  # fmt: skip

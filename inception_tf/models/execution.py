@@ -5,7 +5,7 @@ numbers to rounding, but
 
 - blocks that are built alike (the 20 block17 of an Inception-ResNet-v2) are traced once, and each
   is a call of that one function: less to trace and to optimise before the first step;
-- its layers are merged where that is faster (models/merging.py);
+- layers are computed together where that takes less time (models/merging.py);
 - with `recompute`, a block keeps nothing but its inputs for the backward pass, which computes the
   block again (Chen et al. 2016, arXiv 1604.06174).
 """

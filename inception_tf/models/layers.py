@@ -240,8 +240,12 @@ class ResidualSum(keras.layers.Layer):
 
     def call(self, inputs):
         x, up = inputs
-        x = x + self.scale * up
-        return tf.nn.relu(x) if self.use_relu else x
+        return self.add(x, self.scale * up)
+
+    def add(self, x, scaled):
+        """The sum with a residual that has been scaled, and its ReLU."""
+        total = x + scaled
+        return tf.nn.relu(total) if self.use_relu else total
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[0])

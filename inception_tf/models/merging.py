@@ -31,14 +31,15 @@ def merge(members, outputs):
     siblings = collections.defaultdict(list)
     projections = {}  # name of a residual sum -> the wire of the convolution that it scales
     for wire in members:
-        if isinstance(wire.layer, ConvUnit):
+        if isinstance(wire.layer, ConvUnit) and _is_pointwise(wire.layer):
             siblings[_sibling_key(wire)].append(wire)
         elif isinstance(wire.layer, ResidualSum):
             last = by_name.get(wire.sources[1])
             if last and _is_projection(last.layer) and readers[last.layer.name] == 1:
                 projections[wire.layer.name] = last
     firsts = {wires[0].layer.name: wires for wires in siblings.values()}
-    scaled = {wire.layer.name for wire in projections.values()}
+    elsewhere = {wire.layer.name for wires in siblings.values() for wire in wires[1:]}
+    elsewhere |= {wire.layer.name for wire in projections.values()}
     steps = []
     for wire in members:
         name = wire.layer.name
@@ -46,15 +47,13 @@ def merge(members, outputs):
             steps.append(_Units(firsts[name], pointwise))
         elif name in projections:
             steps.append(_Residual(wire, projections[name], pointwise))
-        elif name not in scaled and not isinstance(wire.layer, ConvUnit):
+        elif name not in elsewhere:
             steps.append(_Single(wire))
     return steps
 
 
 def _sibling_key(wire):
     layer = wire.layer
-    if not _is_pointwise(layer):
-        return layer.name  # has no siblings
     return (wire.sources, layer.use_relu, layer.use_scale, layer.momentum, layer.epsilon,
             layer.trainable, layer.compute_dtype)  # fmt: skip
 
@@ -98,7 +97,7 @@ class _Single:
 
 
 class _Units:
-    """A `ConvUnit`, or several with 1x1 kernels that read the same tensor."""
+    """A `ConvUnit` with a 1x1 kernel, or several that read the same tensor."""
 
     def __init__(self, wires, pointwise):
         self._source = wires[0].sources[0]
@@ -106,14 +105,11 @@ class _Units:
         self._pointwise = pointwise
 
     def __call__(self, found):
-        first = self._layers[0]
-        x, *own = _cast(first, found[self._source], *(layer.kernel for layer in self._layers))
+        x, *own = _cast(
+            self._layers[0], found[self._source], *(layer.kernel for layer in self._layers)
+        )
         kernel = own[0] if len(own) == 1 else tf.concat(own, axis=-1)
-        if _is_pointwise(first):
-            x = self._pointwise(x, kernel)
-        else:
-            x = tf.nn.conv2d(x, kernel, first.strides, first.padding.upper())
-        x = normalize(x, self._layers, training=True)
+        x = normalize(self._pointwise(x, kernel), self._layers, training=True)
         parts = [x]
         if len(own) > 1:
             parts = tf.split(x, [layer.filters for layer in self._layers], axis=-1)
@@ -132,9 +128,9 @@ class _Residual:
         last, scale = self._last, self._layer.scale
         kernel, bias = (tf.convert_to_tensor(v) * scale for v in (last.kernel, last.bias))
         x, kernel, bias = _cast(last, found[self._source], kernel, bias)
-        up = tf.nn.bias_add(self._pointwise(x, kernel), bias)
-        total = tf.cast(found[self._shortcut], up.dtype) + up
-        found[self._layer.name] = tf.nn.relu(total) if self._layer.use_relu else total
+        scaled = tf.nn.bias_add(self._pointwise(x, kernel), bias)
+        (shortcut,) = _cast(self._layer, found[self._shortcut])
+        found[self._layer.name] = self._layer.add(shortcut, scaled)
 
 
 def _cast(layer, *values):

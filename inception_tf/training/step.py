@@ -86,11 +86,11 @@ class TrainStep:
     def _graph_options(self):
         """Of TensorFlow's graph optimiser, on CPUs, what fuses operations.
 
-        On the graph of a training step the rest of it takes longer than all else of a start, and
-        makes the step no faster (docs/results.md). GPUs need it for the layout of their
+        On the graph of a training step the rest of it takes up to as long as all else of a start,
+        for a per cent of the step (docs/results.md). GPUs need it for the layout of their
         convolutions.
         """
-        if any("GPU" in device for device in self.strategy.extended.worker_devices):
+        if tf.config.list_logical_devices("GPU"):  # as models/merging.py
             yield
             return
         given = tf.config.optimizer.get_experimental_options()

@@ -131,8 +131,10 @@ def test_gamma_batch_norm_on_sums_and_frozen_blocks_are_those_of_the_plain_model
     assert np.abs(moved - before["block35_2_Branch_0_Conv2d_1x1/moving_mean"]).max() > 0
 
 
-@pytest.mark.parametrize("use_scale", [False, True])
-def test_siblings_are_three_convolutions_to_rounding(use_scale):
+@pytest.mark.parametrize("use_scale, on_gpu", [(False, False), (True, False), (True, True)])
+def test_siblings_are_three_convolutions_to_rounding(use_scale, on_gpu, monkeypatch):
+    if on_gpu:
+        monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
     images = keras.Input([9, 7, 6])
     units = [
         ConvUnit(filters, 1, use_scale=use_scale, name=f"unit_{filters}") for filters in (3, 5, 2)
@@ -150,6 +152,9 @@ def test_siblings_are_three_convolutions_to_rounding(use_scale):
         results.append([outputs["logits"], *new_fixed, *tape.gradient(loss, [*trainable, x])])
     for found, expected in zip(results[1], results[0], strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-6)
+    run = tf.function(Execution(model), autograph=False)
+    kinds = [op.type for op in run.get_concrete_function(trainable, fixed, x).graph.get_operations()]
+    assert (kinds.count("MatMul"), kinds.count("Conv2D")) == ((0, 1) if on_gpu else (1, 0))
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from inception_tf.training.declared import read_faults
 from inception_tf.training.groups import VariableGroups
 from inception_tf.training.optimizer import Momentum
 from inception_tf.training.reduction import GRADIENT_BITS, Reduction
-from inception_tf.training.step import TrainStep
+from inception_tf.training.step import _LEFT_OUT, TrainStep
 
 NUM_REPLICAS, REPLICA_BATCH = 3, 2
 L2, CLIP = 0.01, 0.6
@@ -290,3 +290,19 @@ def test_accuracy_is_the_share_of_images_whose_largest_logit_is_their_label(wide
         wide_run.begin_again(**{"model/logits/kernel": weights})
         images = np.float32([[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]])
         assert wide_run.take(images, np.int32(labels))["accuracy"] == accuracy
+
+
+def test_a_step_is_traced_with_fused_operations_alone_and_leaves_the_options_as_they_were(wide_run):
+    get = tf.config.optimizer.get_experimental_options
+    tf.config.optimizer.set_experimental_options({"loop_optimization": False, "remapping": True})
+    try:
+        with wide_run.step._graph_options():
+            inside = get()
+        after = get()
+    finally:
+        tf.config.optimizer.set_experimental_options({"loop_optimization": True})
+    assert inside["remapping"] and not inside["disable_meta_optimizer"]
+    # A name that TensorFlow does not know would be passed over in silence.
+    assert all(inside[name] is False for name in _LEFT_OUT)
+    assert not after["loop_optimization"]
+    assert all(after[name] for name in _LEFT_OUT if name != "loop_optimization")

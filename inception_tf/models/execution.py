@@ -48,9 +48,14 @@ class Execution:
             if recompute and template.is_stage:
                 self._functions[signature] = _recomputed(template)
             elif len(blocks) > 1:
-                self._functions[signature] = _traced_once(template)
+                self._functions[signature] = traced_once(template.run)
             else:
                 self._functions[signature] = template.run
+
+    @property
+    def variables_of_blocks(self):
+        """Lists of Keras variables, one of each block; alike blocks have alike lists."""
+        return [[*block.trainable, *block.fixed] for block in self._blocks]
 
     def __call__(self, trainable, fixed, images):
         """The model's outputs and the new values of its variables that are not trainable.
@@ -157,14 +162,14 @@ class _Block:
         return json.dumps(parts, default=str)
 
 
-def _traced_once(block):
-    """`block.run` as one function of a graph, for all blocks of its signature."""
-    return tf.function(block.run, autograph=False, experimental_attributes=_KEPT)
+def traced_once(compute):
+    """A function of tensors as one of a graph, traced once for all calls that are alike."""
+    return tf.function(compute, autograph=False, experimental_attributes=_KEPT)
 
 
 def _recomputed(block):
     """`block.run`, which is run again to get its gradient."""
-    forward = _traced_once(block)
+    forward = traced_once(block.run)
 
     @functools.partial(tf.function, autograph=False, experimental_attributes=_KEPT)
     def backward(inputs, trainable, fixed, upstream):

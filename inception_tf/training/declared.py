@@ -67,6 +67,11 @@ class DeclaredReplica:
             limits += [reduction.limit(STATISTIC_BITS)] * len(state.statistics)
         self._limits = [reduction.limit(METRIC_BITS), *limits]
 
+    @property
+    def variables_of_blocks(self):
+        """See `Execution`."""
+        return self._execution.variables_of_blocks
+
     def contribution(self, images, labels, step, declared):
         """What it adds to the sums: gradients and statistics as carried, and what is counted.
 

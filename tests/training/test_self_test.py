@@ -62,11 +62,11 @@ class ClipsEveryReplica(TrainStep):
 class ClipsTheSum(TrainStep):
     """The bound is held by the sum, and so lies N times too low for the mean."""
 
-    def _update(self, step, gradients, statistics, norm, metrics):
+    def _update(self, step, is_applied, gradients, statistics, norm, metrics):
         count = self.recipe.assignment.num_replicas
         scale = clip_scale(norm * count, self.recipe.clip_global_norm)
         gradients = [gradient * scale for gradient in gradients]
-        return super()._update(step, gradients, statistics, norm * 0.0, metrics)
+        return super()._update(step, is_applied, gradients, statistics, norm * 0.0, metrics)
 
 
 class TakesSums(TrainStep):

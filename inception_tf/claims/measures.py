@@ -14,7 +14,7 @@ CURVES = {
 }
 PROBED_CURVES = {
     "zeros": "share of zeros before the pool",
-    "distance": "distance of the weights from the first",
+    "distance": "distance from the first arm",
 }
 LABELS = {
     "final_error": "final error",

@@ -302,26 +302,21 @@ def _timed_all_reduce(prepared, train_step):
     strategy, reduction = prepared.cluster.strategy, train_step.reduction
     if prepared.assignment.num_physical == 1:
         return "one device: nothing is sent"
-    gradients = [item.variable.shape for item in prepared.state.trained]
-    statistics = [variable.shape for variable in prepared.state.statistics]
 
     @tf.function
     def reduce():
         def on_device():
-            zeros = [
-                [tf.zeros(shape, reduction.carried_dtype) for shape in shapes]
-                for shapes in (gradients, statistics)
-            ]
             context = tf.distribute.get_replica_context()
-            sums = reduction.all_reduce(context, *zeros, tf.zeros([1], tf.int64))
-            return sums[2]
+            zeros = train_step.update.zero_sums()
+            return reduction.all_reduce(context, zeros, tf.zeros([1], tf.int64))[1]
 
         return strategy.experimental_local_results(strategy.run(on_device))[0]
 
     reduce().numpy()
     began = time.perf_counter()
     reduce().numpy()
-    count = sum(shape.num_elements() for shape in gradients + statistics)
+    added = [item.variable for item in prepared.state.trained] + prepared.state.statistics
+    count = sum(math.prod(variable.shape) for variable in added)
     value_bytes = {"exact": 8, "float32": 4, "bfloat16": 2}[reduction.kind]
     size = quantities.byte_size(value_bytes * count)
     devices = quantities.count_of(prepared.assignment.num_physical, "device")

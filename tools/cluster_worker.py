@@ -6,6 +6,7 @@ several, which all have to be asked the same.
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -36,8 +37,8 @@ NUM_CLASSES = 1000
 class SendsNothing(Reduction):
     """What a step costs without its all-reduce; the numbers are those of this device alone."""
 
-    def all_reduce(self, context, gradients, statistics, counted):
-        return gradients, statistics, counted
+    def all_reduce(self, context, sums, counted):
+        return sums, counted
 
 
 class ComputeStep(TrainStep):
@@ -137,22 +138,21 @@ class Bench:
 
     def make_all_reduce(self, *, kind="exact", bytes_per_pack=0):
         """The step's all-reduce alone, of values as many and as large."""
-        reduction = Reduction(
-            kind=kind,
-            num_replicas=self.recipe.assignment.num_replicas,
-            bytes_per_pack=bytes_per_pack,
-        )
-        gradients = [item.variable.shape for item in self.state.trained]
-        statistics = [variable.shape for variable in self.state.statistics]
+        recipe = dataclasses.replace(self.recipe, reduction=kind, bytes_per_pack=bytes_per_pack)
+        step = TrainStep(self.cluster.strategy, self.state, recipe, clock=time.perf_counter)
 
         def on_replica():
             context = tf.distribute.get_replica_context()
             # Of the replica's own, or they would be constants that nobody has to send.
-            one = tf.cast(self.state.scalars["step"] * 0 + 1, reduction.carried_dtype)
-            values = [[tf.fill(shape, one) for shape in s] for s in (gradients, statistics)]
-            counted = tf.fill([7], tf.cast(one, tf.int64))
-            sums = tf.nest.flatten(reduction.all_reduce(context, *values, counted))
-            return tf.add_n([tf.cast(tf.reshape(total, [-1])[0], tf.float32) for total in sums])
+            one = self.state.scalars["step"] * 0 + 1
+            values = [
+                tuple(zeros + tf.cast(one, zeros.dtype) for zeros in block)
+                for block in step.update.zero_sums()
+            ]
+            counted = tf.fill([7], one)
+            sums = tf.nest.flatten(step.reduction.all_reduce(context, values, counted))
+            # The head has no statistics: a vector may be empty.
+            return tf.add_n([tf.cast(tf.reduce_sum(s[:1]), tf.float32) for s in sums])
 
         @tf.function
         def run():

@@ -6,8 +6,9 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from inception_tf.models.execution import Execution
+from inception_tf.models.execution import Execution, traced_once
 from inception_tf.training import objective as objectives
+from inception_tf.training.blocks import VariableBlocks, stacked
 from inception_tf.training.reduction import (
     GRADIENT_BITS,
     METRIC_BITS,
@@ -46,11 +47,16 @@ class DeclaredReplica:
       state: RunState.
       recipe: StepRecipe.
       reduction: Reduction, whose sums bound the values.
+
+    Attributes:
+      blocks: VariableBlocks of the network.
     """
 
     def __init__(self, state, recipe, reduction):
         self._state, self._recipe, self._reduction = state, recipe, reduction
         self._execution = Execution(state.model, recompute=recipe.recompute)
+        self.blocks = VariableBlocks(state, self._execution.variables_of_blocks)
+        self._sizes, self._pack = traced_once(_sizes), traced_once(self._pack_block)
         self._micro_batch = self._forward_backward
         if recipe.jit_compile:
             self._micro_batch = tf.function(self._forward_backward, jit_compile=True)
@@ -67,11 +73,6 @@ class DeclaredReplica:
             limits += [reduction.limit(STATISTIC_BITS)] * len(state.statistics)
         self._limits = [reduction.limit(METRIC_BITS), *limits]
 
-    @property
-    def variables_of_blocks(self):
-        """See `Execution`."""
-        return self._execution.variables_of_blocks
-
     def contribution(self, images, labels, step, declared):
         """What it adds to the sums: gradients and statistics as carried, and what is counted.
 
@@ -82,8 +83,9 @@ class DeclaredReplica:
           declared: integer scalar, its number.
 
         Returns:
-          (list of tensors, int64 [NUM_METRICS + N]: the metrics, then one fault per declared
-          replica, as `read_faults` takes them; 0 in the others' places).
+          ([(gradients, statistics)] of the blocks, each as `Reduction.pack` makes it; int64
+          [NUM_METRICS + N]: the metrics, then one fault per declared replica, as `read_faults`
+          takes them; 0 in the others' places).
         """
         loss, gradients, statistics, num_correct = self.run(images, labels, step, declared)
         fault = self.fault(loss, gradients, statistics)
@@ -92,9 +94,12 @@ class DeclaredReplica:
         counted = [to_grid(loss, METRIC_BITS), without_loss, num_correct]
         counted = tf.stack([tf.cast(count, tf.int64) for count in counted])
         faults = fault * tf.one_hot(declared, self._reduction.num_replicas, dtype=tf.int64)
-        sums = [self._reduction.contribution(value, GRADIENT_BITS) for value in gradients]
-        sums += [self._reduction.contribution(value, STATISTIC_BITS) for value in statistics]
+        sums = [self._pack(*block) for block in self.blocks.split(gradients, statistics)]
         return sums, tf.concat([counted, faults], axis=0)
+
+    def _pack_block(self, gradients, statistics):
+        pack = self._reduction.pack
+        return pack(gradients, GRADIENT_BITS), pack(statistics, STATISTIC_BITS)
 
     def run(self, images, labels, step, declared):
         """Loss, gradients, new moving statistics (all float32), and number of correct images."""
@@ -111,9 +116,9 @@ class DeclaredReplica:
 
     def fault(self, loss, gradients, statistics):
         """int64 scalar, 0 where all can be summed; `read_faults` says what it means."""
-        # The norm is one pass over the values, and bounds each of them.
-        norms = tf.sqrt(2.0 * tf.stack([tf.nn.l2_loss(gradient) for gradient in gradients]))
-        largest = [tf.reduce_max(tf.abs(statistic)) for statistic in statistics]
+        found = [self._sizes(*block) for block in self.blocks.split(gradients, statistics)]
+        norms, largest = zip(*found)
+        norms, largest = self.blocks.join_trained(norms), self.blocks.join_statistics(largest)
         sizes = tf.concat([[loss], norms, largest], axis=0)
         is_finite = tf.math.is_finite(sizes)
         is_too_large = is_finite & (tf.abs(sizes) >= tf.constant(self._limits, tf.float32))
@@ -158,6 +163,13 @@ class DeclaredReplica:
         # Named, or the generator would depend on the device type.
         key = tf.random.fold_in(key, step, alg="philox")
         return tf.random.fold_in(key, tf.cast(declared, tf.int64), alg="philox")
+
+
+def _sizes(gradients, statistics):
+    """Vectors: the norm of each gradient, and the largest absolute value of each statistic."""
+    # The norm is one pass over the values, and bounds each of them.
+    halves = stacked([tf.nn.l2_loss(gradient) for gradient in gradients])
+    return tf.sqrt(2.0 * halves), stacked([tf.reduce_max(tf.abs(s)) for s in statistics])
 
 
 def _first(is_so):

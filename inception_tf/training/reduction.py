@@ -9,6 +9,7 @@ far below half an ulp of a weight of 1e-5.
 """
 
 import dataclasses
+import math
 
 import tensorflow as tf
 
@@ -57,6 +58,25 @@ class Reduction:
             return value
         return to_grid(value, bits)
 
+    def pack(self, values, bits):
+        """Float32 tensors as they are added up: one vector, or themselves where nothing is added.
+
+        Args:
+          values: list of tensors, may be empty.
+        """
+        if self.num_replicas == 1:
+            return values
+        flat = [tf.reshape(value, [-1]) for value in values]
+        return self.contribution(tf.concat(flat, axis=0) if flat else tf.zeros([0]), bits)
+
+    def unpack(self, total, bits, shapes):
+        """The float32 means of the tensors, of these shapes, that were packed and added up."""
+        if self.num_replicas == 1:
+            return total
+        sizes = [math.prod(shape) for shape in shapes]
+        parts = tf.split(self.mean(total, bits), sizes) if sizes else []
+        return [tf.reshape(part, shape) for part, shape in zip(parts, shapes)]
+
     def mean(self, total, bits):
         """Float32 mean over the declared replicas of a reduced sum."""
         if self.num_replicas == 1:
@@ -69,39 +89,34 @@ class Reduction:
         """Magnitude that no contribution may reach, or N of them could wrap an int64."""
         return 2.0 ** (62 - bits) / self.num_replicas
 
-    def all_reduce(self, context, gradients, statistics, counted):
+    def all_reduce(self, context, sums, counted):
         """Sums over the physical replicas, in replica context.
 
         Args:
           context: the tf.distribute replica context.
-          gradients: list of tensors of `carried_dtype`.
-          statistics: list of tensors of `carried_dtype`, may be empty.
+          sums: [(gradients, statistics)], each as `pack` makes it.
           counted: int64 vector: metrics and flags, always exact.
 
         Returns:
-          The three sums. Exact sums travel in ONE all-reduce; the others need further, small ones.
+          (sums, counted). Exact sums travel in ONE all-reduce; the others need further, small ones.
         """
         if self.num_replicas == 1:
-            return gradients, statistics, counted
+            return sums, counted
         if self.kind == "bfloat16":
-            gradients = [tf.cast(gradient, tf.bfloat16) for gradient in gradients]
-        # One all-reduce per type. Statistics are absolute values that move by a thousandth a step:
-        # in bfloat16's 8 bits they would stand still.
-        by_dtype = {}
-        for value in (*gradients, *statistics, counted):
+            # Statistics are absolute values that move by a thousandth a step: in bfloat16's 8 bits
+            # they would stand still.
+            sums = [(tf.cast(gradients, tf.bfloat16), moving) for gradients, moving in sums]
+        by_dtype = {}  # one all-reduce per type
+        for value in (*tf.nest.flatten(sums), counted):
             by_dtype.setdefault(value.dtype, []).append(value)
         options = tf.distribute.experimental.CommunicationOptions(
             bytes_per_pack=self.bytes_per_pack
         )
-        sums = {
+        reduced = {
             dtype: iter(context.all_reduce(tf.distribute.ReduceOp.SUM, values, options))
             for dtype, values in by_dtype.items()
         }
-        return (
-            [next(sums[gradient.dtype]) for gradient in gradients],
-            [next(sums[statistic.dtype]) for statistic in statistics],
-            next(sums[counted.dtype]),
-        )
+        return tf.nest.map_structure(lambda value: next(reduced[value.dtype]), (sums, counted))
 
 
 def to_grid(value, bits):

@@ -10,17 +10,9 @@ import contextlib
 
 import tensorflow as tf
 
-from inception_tf.models.execution import traced_once
-from inception_tf.training.averaging import apply_averages, decay_at
 from inception_tf.training.declared import NUM_METRICS, DeclaredReplica, count_faults
-from inception_tf.training.optimizer import Update, clip_scale
-from inception_tf.training.reduction import (
-    GRADIENT_BITS,
-    METRIC_BITS,
-    STATISTIC_BITS,
-    Reduction,
-    from_grid,
-)
+from inception_tf.training.reduction import METRIC_BITS, Reduction, from_grid
+from inception_tf.training.update import StateUpdate, assign
 
 # Parts of the graph optimiser that are on by default.
 _LEFT_OUT = (
@@ -61,8 +53,9 @@ class TrainStep:
             bytes_per_pack=recipe.bytes_per_pack,
         )
         self.declared_replica = DeclaredReplica(state, recipe, self.reduction)
-        self._blocks = self._positions_of_blocks()
-        self._update_block = traced_once(self._apply_to_block)
+        self.update = StateUpdate(
+            state, recipe, reduction=self.reduction, blocks=self.declared_replica.blocks
+        )
 
     def run(self, iterator, num_steps, host_flags):
         """Runs `num_steps` steps on the device without the host.
@@ -136,7 +129,7 @@ class TrainStep:
     def _local_labels(self, batch):
         return self.strategy.experimental_local_results(batch["labels"])
 
-    # Nothing in here is for AutoGraph, whose look at every call takes a third of the tracing.
+    # Nothing in here is for AutoGraph, whose look at every call would be a good part of the tracing.
     @tf.autograph.experimental.do_not_convert
     def _on_replicas(self, batch, failed_step, host_flags):
         outputs = self.strategy.run(self._replica_step, args=(batch, failed_step, host_flags))
@@ -153,16 +146,10 @@ class TrainStep:
         # Only the first local device speaks for its host.
         first = context.replica_id_in_sync_group == self.recipe.assignment.first_local
         counted = tf.concat([counted, tf.where(first, host_flags, 0)], axis=0)
-        num_trained = len(self.state.trained)
-        gradients, statistics, counted = self.reduction.all_reduce(
-            context, sums[:num_trained], sums[num_trained:], counted
-        )
-        gradients = [self.reduction.mean(total, GRADIENT_BITS) for total in gradients]
-        statistics = [self.reduction.mean(total, STATISTIC_BITS) for total in statistics]
-        gradients, l2_loss = self._add_l2(gradients)
-        norm = tf.linalg.global_norm(gradients)
+        sums, counted = self.reduction.all_reduce(context, sums, counted)
+        means, l2_loss, norm = self.update.means(sums)
         metrics = self._metrics(counted, step, l2_loss, norm)
-        failed_step = self._apply(step, gradients, statistics, norm, metrics, failed_step)
+        failed_step = self._apply(step, means, norm, metrics, failed_step)
         return {**metrics, "failed_step": failed_step}
 
     # -- the declared replicas ---------------------------------------------------------------
@@ -185,35 +172,22 @@ class TrainStep:
         # A loop even for one round: an unrolled body may be optimised into other roundings.
         def body(round_index, sums, counted):
             new_sums, new_counted = contribute(round_index)
-            sums = [total + new for total, new in zip(sums, new_sums)]
+            sums = tf.nest.map_structure(tf.add, sums, new_sums)
             return round_index + 1, sums, counted + new_counted
 
-        carried = self.reduction.carried_dtype
-        zeros = [
-            tf.zeros(variable.shape, carried)
-            for variable in [item.variable for item in self.state.trained] + self.state.statistics
-        ]
         _, sums, counted = tf.while_loop(
             lambda round_index, *_: round_index < count,
             body,
-            (tf.constant(0), zeros, tf.zeros([NUM_METRICS + assignment.num_replicas], tf.int64)),
+            (
+                tf.constant(0),
+                self.update.zero_sums(),
+                tf.zeros([NUM_METRICS + assignment.num_replicas], tf.int64),
+            ),
             parallel_iterations=1,
         )
         return sums, counted
 
     # -- the update ----------------------------------------------------------------------------
-
-    def _add_l2(self, gradients):
-        """Adds L2 once, to the mean over the declared replicas; returns the L2 loss too."""
-        factors = {item.l2: tf.constant(item.l2, tf.float32) for item in self.state.trained}
-        with_l2, losses = [], [tf.constant(0.0)]
-        for item, gradient in zip(self.state.trained, gradients):
-            if item.l2:
-                weight = tf.convert_to_tensor(item.variable.value)
-                gradient += factors[item.l2] * weight
-                losses.append(factors[item.l2] * tf.nn.l2_loss(weight))
-            with_l2.append(gradient)
-        return with_l2, tf.add_n(losses)
 
     def _metrics(self, counted, step, l2_loss, norm):
         assignment = self.recipe.assignment
@@ -237,7 +211,7 @@ class TrainStep:
             "learning_rate": self.recipe.learning_rate(step),
         }
 
-    def _apply(self, step, gradients, statistics, norm, metrics, failed_step):
+    def _apply(self, step, means, norm, metrics, failed_step):
         """Updates this device's variables, unless a step has failed; returns `failed_step`."""
         scalars = self.state.scalars
         usable = (metrics["non_finite"] + metrics["too_large"] == 0) & tf.math.is_finite(norm)
@@ -246,9 +220,11 @@ class TrainStep:
         else:
             failed_step = self._adapt_loss_scale(step, metrics, usable, failed_step)
         goes_on = failed_step < 0
-        clipped = self._update(step, goes_on & usable, gradients, statistics, norm, metrics)
-        _assign(scalars["clipped_steps"], scalars["clipped_steps"] + clipped)
-        _assign(scalars["step"], step + tf.cast(goes_on, tf.int64))
+        clipped = self.update.apply(
+            step, goes_on & usable, means, norm=norm, learning_rate=metrics["learning_rate"]
+        )
+        assign(scalars["clipped_steps"], scalars["clipped_steps"] + clipped)
+        assign(scalars["step"], step + tf.cast(goes_on, tf.int64))
         return failed_step
 
     def _adapt_loss_scale(self, step, metrics, usable, failed_step):
@@ -268,94 +244,9 @@ class TrainStep:
         has_failed = (~usable & ~is_overflow) | (new_scale < 1.0)
         failed_step = tf.where((failed_step < 0) & has_failed, step, failed_step)
         goes_on = failed_step < 0
-        _assign(scalars["loss_scale"], tf.where(goes_on, new_scale, scale))
+        assign(scalars["loss_scale"], tf.where(goes_on, new_scale, scale))
         new_good_steps = tf.where(usable & ~grows, good_steps, 0)
-        _assign(
+        assign(
             scalars["loss_scale_good_steps"], tf.where(goes_on, new_good_steps, good_steps - 1)
         )
         return failed_step
-
-    def _update(self, step, is_applied, gradients, statistics, norm, metrics):
-        """Updates weights, statistics and averages where `is_applied`; 1 if it clips, else 0.
-
-        Blocks that are alike share one function: most of the operations of a step are these, two
-        thirds of the time of its tracing went to them, and every device has its own.
-        """
-        state, recipe = self.state, self.recipe
-        scale, clipped = tf.constant(1.0), tf.constant(0, tf.int64)
-        if recipe.clip_global_norm is not None:
-            limit = tf.constant(recipe.clip_global_norm, tf.float32)
-            scale = clip_scale(norm, limit)
-            clipped = tf.cast(is_applied & (norm > limit), tf.int64)
-        rates = {
-            factor: metrics["learning_rate"] * factor
-            for factor in {item.learning_rate_factor for item in state.trained}
-        }
-        decay = decay_at(step, recipe.averages)
-        for trained_positions, statistic_positions in self._blocks:
-            weights = [
-                (
-                    item.variable.value.handle,
-                    {name: slot.handle for name, slot in state.slots[item.path].items()},
-                    rates[item.learning_rate_factor],
-                    gradients[position],
-                    state.averages[item.path].handle,
-                )
-                for position, item in ((i, state.trained[i]) for i in trained_positions)
-            ]
-            moving = [
-                (variable.value.handle, statistics[position], state.averages[variable.path].handle)
-                for position, variable in ((i, state.statistics[i]) for i in statistic_positions)
-            ]
-            if weights or moving:
-                self._update_block(is_applied, scale, decay, weights, moving)
-        return clipped
-
-    def _apply_to_block(self, is_applied, scale, decay, weights, moving):
-        """The update of one block.
-
-        Args:
-          weights: list of (handle, {slot name: handle}, learning rate, gradient, average's handle).
-          moving: list of (handle of a statistic, its new value, average's handle).
-        """
-
-        def update():
-            clips = self.recipe.clip_global_norm is not None
-            self.recipe.optimizer.apply([
-                Update(
-                    handle=handle,
-                    slots=slots,
-                    gradient=gradient * scale if clips else gradient,
-                    learning_rate=rate,
-                )
-                for handle, slots, rate, gradient, _ in weights
-            ])
-            for handle, value, _ in moving:
-                tf.raw_ops.AssignVariableOp(resource=handle, value=value)
-            averaged = [(average, handle) for handle, *_, average in [*weights, *moving]]
-            apply_averages(
-                [
-                    (average, tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32))
-                    for average, handle in averaged
-                ],
-                decay,
-            )
-            return tf.constant(True)
-
-        tf.cond(is_applied, update, lambda: tf.constant(False))
-
-    def _positions_of_blocks(self):
-        """For each block the positions of its trained variables, and of its statistics."""
-        wanted = (
-            {item.path: position for position, item in enumerate(self.state.trained)},
-            {variable.path: position for position, variable in enumerate(self.state.statistics)},
-        )
-        return [
-            tuple([positions[v.path] for v in block if v.path in positions] for positions in wanted)
-            for block in self.declared_replica.variables_of_blocks
-        ]
-
-
-def _assign(variable, value):
-    # The handle: tf.distribute forbids assigning a mirrored variable from one replica.
-    tf.raw_ops.AssignVariableOp(resource=variable.handle, value=tf.convert_to_tensor(value))

@@ -148,25 +148,36 @@ class RecordingContext:
 def test_wire_carries_the_type_of_the_kind_and_exact_counts(kind, sent):
     reduction = Reduction(kind=kind, num_replicas=4, bytes_per_pack=50_000_000)
     context = RecordingContext()
-    gradient = reduction.contribution(tf.constant([0.1, 0.2]), GRADIENT_BITS)
-    statistic = reduction.contribution(tf.constant(0.3), STATISTIC_BITS)
+    gradients = reduction.pack([tf.constant([[0.1], [0.2]]), tf.constant(0.4)], GRADIENT_BITS)
+    statistics = reduction.pack([tf.constant(0.3)], STATISTIC_BITS)
     counted = tf.constant([2**40 + 1, 3], tf.int64)
-    gradients, statistics, counts = reduction.all_reduce(context, [gradient], [statistic], counted)
+    ((gradients, statistics),), counts = reduction.all_reduce(
+        context, [(gradients, statistics)], counted
+    )
     assert context.sent == sent and context.packs == {50_000_000}
     np.testing.assert_array_equal(counts, [2**40 + 1, 3])
-    mean = reduction.mean(gradients[0], GRADIENT_BITS)
-    assert mean.dtype == tf.float32
-    np.testing.assert_allclose(mean, [0.025, 0.05], rtol=4e-3 if kind == "bfloat16" else 1e-6)
-    np.testing.assert_allclose(reduction.mean(statistics[0], STATISTIC_BITS), 0.075, rtol=1e-6)
+    one, other = reduction.unpack(gradients, GRADIENT_BITS, ((2, 1), ()))
+    (moving,) = reduction.unpack(statistics, STATISTIC_BITS, ((),))
+    assert one.dtype == other.dtype == tf.float32
+    rtol = 4e-3 if kind == "bfloat16" else 1e-6
+    np.testing.assert_allclose(one, [[0.025], [0.05]], rtol=rtol)
+    np.testing.assert_allclose(other, 0.1, rtol=rtol)
+    np.testing.assert_allclose(moving, 0.075, rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_replicas", (1, 4))
+def test_a_block_without_variables_of_a_kind_is_packed(num_replicas):
+    reduction = Reduction(kind="exact", num_replicas=num_replicas)
+    assert reduction.unpack(reduction.pack([], GRADIENT_BITS), GRADIENT_BITS, ()) == []
 
 
 def test_one_declared_replica_sends_nothing():
     context = RecordingContext()
     reduction = Reduction(kind="exact", num_replicas=1)
     values, counted = [tf.constant([0.1])], tf.constant([7], tf.int64)
-    gradients, statistics, counts = reduction.all_reduce(context, values, [], counted)
+    sums, counts = reduction.all_reduce(context, [(values, [])], counted)
     assert not context.sent
-    assert gradients is values and statistics == [] and counts is counted
+    assert sums == [(values, [])] and sums[0][0] is values and counts is counted
 
 
 def test_unknown_kind_is_refused():

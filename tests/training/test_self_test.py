@@ -47,14 +47,14 @@ class ClipsEveryReplica(TrainStep):
         limit = recipe.clip_global_norm
         recipe = dataclasses.replace(recipe, clip_global_norm=None)
         super().__init__(strategy, state, recipe, **kwargs)
-        of_replica, trained = self.declared_replica.contribution, len(state.trained)
+        of_replica = self.declared_replica.contribution
 
         def contribution(*args):
             sums, counted = of_replica(*args)
-            values = [from_grid(total, GRADIENT_BITS) for total in sums[:trained]]
+            values = [from_grid(gradients, GRADIENT_BITS) for gradients, _ in sums]
             scale = clip_scale(tf.linalg.global_norm(values), limit)
             clipped = [to_grid(value * scale, GRADIENT_BITS) for value in values]
-            return clipped + sums[trained:], counted
+            return [(one, moving) for one, (_, moving) in zip(clipped, sums)], counted
 
         self.declared_replica.contribution = contribution
 
@@ -62,27 +62,34 @@ class ClipsEveryReplica(TrainStep):
 class ClipsTheSum(TrainStep):
     """The bound is held by the sum, and so lies N times too low for the mean."""
 
-    def _update(self, step, is_applied, gradients, statistics, norm, metrics):
-        count = self.recipe.assignment.num_replicas
-        scale = clip_scale(norm * count, self.recipe.clip_global_norm)
-        gradients = [gradient * scale for gradient in gradients]
-        return super()._update(step, is_applied, gradients, statistics, norm * 0.0, metrics)
+    def __init__(self, strategy, state, recipe, **kwargs):
+        super().__init__(strategy, state, recipe, **kwargs)
+        own, count = self.update.apply, recipe.assignment.num_replicas
+
+        def apply(step, is_applied, means, *, norm, learning_rate):
+            scale = clip_scale(norm * count, recipe.clip_global_norm)
+            means = [([one * scale for one in gradients], moving) for gradients, moving in means]
+            return own(step, is_applied, means, norm=norm * 0.0, learning_rate=learning_rate)
+
+        self.update.apply = apply
 
 
 class TakesSums(TrainStep):
     """Gradients are added up and not averaged."""
 
-    def _add_l2(self, gradients):
-        count = self.recipe.assignment.num_replicas
-        return super()._add_l2([gradient * count for gradient in gradients])
+    def __init__(self, strategy, state, recipe, **kwargs):
+        super().__init__(strategy, state, recipe, **kwargs)
+        own, count = self.update.add_l2, recipe.assignment.num_replicas
+        self.update.add_l2 = lambda gradients, *rest: own([one * count for one in gradients], *rest)
 
 
 class AddsL2Twice(TrainStep):
     """L2 as if every declared replica had its own."""
 
-    def _add_l2(self, gradients):
-        gradients, _ = super()._add_l2(gradients)
-        return super()._add_l2(gradients)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        own = self.update.add_l2
+        self.update.add_l2 = lambda gradients, *rest: own(own(gradients, *rest)[0], *rest)
 
 
 class TakesFirstStatistics(TrainStep):
@@ -90,13 +97,13 @@ class TakesFirstStatistics(TrainStep):
 
     def __init__(self, strategy, state, recipe, **kwargs):
         super().__init__(strategy, state, recipe, **kwargs)
-        of_replica, trained = self.declared_replica.contribution, len(state.trained)
+        of_replica = self.declared_replica.contribution
 
         def contribution(images, labels, step, declared):
             sums, counted = of_replica(images, labels, step, declared)
             share = tf.where(declared == 0, recipe.assignment.num_replicas, 0)
             share = tf.cast(share, tf.int64)
-            return sums[:trained] + [total * share for total in sums[trained:]], counted
+            return [(gradients, moving * share) for gradients, moving in sums], counted
 
         self.declared_replica.contribution = contribution
 

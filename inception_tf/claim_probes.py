@@ -179,9 +179,13 @@ def _crops(runs, _data_dir):
             lambda members=members, out=run.run_dir / name: _evaluate(members, out),
         )
         for number, member in enumerate(members):
-            found[member.arm.name, member.seed] = {"measures": _of_crops(errors[str(number)])}
+            alone = errors[str(number)]
+            found[member.arm.name, member.seed] = {
+                "measures": _of_crops(alone), "curves": {"crops": _over_crops(alone)},
+            }  # fmt: skip
         best = min(errors[str(number)]["1"] for number in range(len(members)))
         together = errors["ensemble"]
+        found[run.arm.name, run.seed]["curves"]["ensemble_crops"] = _over_crops(together)
         found[run.arm.name, run.seed]["measures"] |= {
             "best_member_error": best,
             "ensemble_error": together["1"],
@@ -194,6 +198,10 @@ def _crops(runs, _data_dir):
 def _of_crops(errors):
     found = {f"error_at_{crops}": error for crops, error in errors.items()}
     return found | {f"gain_at_{crops}": errors["1"] - error for crops, error in errors.items()}
+
+
+def _over_crops(errors):
+    return [(int(crops), errors[crops]) for crops in _CROPS]
 
 
 def _evaluate(members, out):

@@ -177,6 +177,10 @@ def test_probes_of_distance_and_crops_on_runs(tmp_path):
     assert apart["one device"] == apart["two devices"] == 0.0  # the exact reduction
     assert apart["twice the rate"] > 1e-6
     one, two = (found["crops"][name] for name in ("one device", "two devices"))
+    first, second = (arm["runs"][0]["curves"] for arm in content["arms"][:2])
+    assert first["crops"][0] == [1, one["error_at_1"]]
+    assert first["ensemble_crops"][-1] == [144, one["ensemble_error_at_144"]]
+    assert "ensemble_crops" not in second
     # The evaluator's own count is the single crop's; equal weights give equal answers.
     for told in (one, two):
         assert told["error_at_1"] == pytest.approx(told["final_error"])

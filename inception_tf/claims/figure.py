@@ -49,18 +49,23 @@ def _draw_curves(axes, content):
                               color=color, alpha=0.15, linewidth=0)  # fmt: skip
     drawn = {name for arm in content["arms"] for run in arm["runs"] for name in run["curves"]}
     probed = [PROBED_CURVES[name] for name in sorted(drawn) if name in PROBED_CURVES]
-    what = probed[0] if probed else "validation error"
-    axes.set(xlabel="steps" if "distance" in drawn else "epochs", ylabel=f"{what}, mean and range")
+    what, along = probed[0] if probed else ("validation error", "epochs")
+    axes.set(xlabel=along, ylabel=f"{what}, mean and range")
     if "distance" in drawn:
         axes.set_yscale("symlog", linthresh=_LEAST_DISTANCE)
         axes.set_ylim(bottom=0)
+    if "crops" in drawn:
+        axes.set_xscale("log")
+        axes.set_xticks((1, 10, 144), ("1", "10", "144"))
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize=8)
 
 
 def _short(name):
-    return CURVES[name][1].rpartition(", ")[2] if name in CURVES else name
+    if name in CURVES:
+        return CURVES[name][1].rpartition(", ")[2]
+    return {"crops": "alone", "ensemble_crops": "in the ensemble"}.get(name, name)
 
 
 def _columns(curves):

@@ -12,9 +12,12 @@ CURVES = {
     "averaged_error": ("eval_averaged/top1", "error, averaged weights"),
     "raw_error": ("eval/top1", "error, raw weights"),
 }
+# name -> (label of its axis, of the axis below)
 PROBED_CURVES = {
-    "zeros": "share of zeros before the pool",
-    "distance": "distance from the first arm",
+    "zeros": ("share of zeros before the pool", "epochs"),
+    "distance": ("distance from the first arm", "steps"),
+    "crops": ("validation error", "crops"),
+    "ensemble_crops": ("validation error", "crops"),
 }
 LABELS = {
     "final_error": "final error",
@@ -65,7 +68,7 @@ def label_of(measure) -> str:
         return f"epochs to {measure.removeprefix(_TARGET)}% error"
     if measure.startswith(("error_at_", "gain_at_")):
         kind, _, crops = measure.partition("_at_")
-        return f"{kind}, {crops} crops"
+        return f"{kind}, {crops} crop{'' if crops == '1' else 's'}"
     return LABELS[measure]
 
 

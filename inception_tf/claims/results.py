@@ -70,7 +70,9 @@ def check_costs(spec, multiply_adds):
 
 
 def values_of(arm, measure) -> list[float | None]:
-    """A measure of the single runs of an arm, in the order of the seeds."""
+    """A measure of the single runs of an arm, in the order of the seeds; [] where it has none."""
+    if not any(measure in run["measures"] for run in arm["runs"]):
+        return []
     return [run["measures"].get(measure) for run in arm["runs"]]
 
 

@@ -68,7 +68,7 @@ class ClaimSpec:
       equal_cost: groups of arms whose multiply-adds must agree within 3%.
       target_errors: validation errors to which the epochs are measured, in (0, 1).
       measures: columns of the table.
-      curves: what the figure draws over epochs: names of `claims.measures.CURVES`.
+      curves: what the figure draws: names of `claims.measures.CURVES` and `PROBED_CURVES`.
       probe: what is measured of a finished run beside its rows: 'zeros', 'crops', 'distance', or
         None.
       imagenet: arm -> config of the paper's own run, whose cost is told and which is not run.

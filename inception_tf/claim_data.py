@@ -1,5 +1,6 @@
 """Records of the image sets that the claims are tried on, built by the project's own builder."""
 
+import hashlib
 import pathlib
 import re
 import subprocess
@@ -8,7 +9,7 @@ import tarfile
 
 from inception_tf.errors import DataError
 
-ARCHIVES = {"cifar10": "cifar10.tar.gz", "imagenette": "imagenette_small.tar"}
+ARCHIVES = {"cifar10": "cifar10.tar.gz", "imagenette": "imagenette_small.tar"}  # claims.spec.DATA
 _EVERY = 5  # test image of CIFAR-10 that is evaluated: 2,000 of 10,000
 # Of the project, and of TensorFlow Datasets, which has a folder for each version.
 _MADE = ("manifest.json", "dataset_info.json", "*/dataset_info.json")
@@ -28,9 +29,17 @@ def records_of(name, *, data_dir, work_dir) -> pathlib.Path:
       DataError: there is neither, or the archive cannot be used.
     """
     data_dir, work_dir = pathlib.Path(data_dir).expanduser(), pathlib.Path(work_dir)
-    for place in (data_dir / name, data_dir):
-        if _holds_records(place):
-            return place
+    if _holds_records(data_dir / name):
+        return data_dir / name
+    if _holds_records(data_dir):
+        # Records tell classes, not where they are from: those of another set would do as well.
+        if name not in (data_dir.resolve().name, data_dir.resolve().parent.name):
+            raise DataError(
+                f"Records for this claim are of {name}, in a folder of that name.",
+                received=str(data_dir),
+                remedy="Give the directory above, or rename it.",
+            )
+        return data_dir
     out = work_dir / name
     if _holds_records(out):
         return out
@@ -47,7 +56,11 @@ def records_of(name, *, data_dir, work_dir) -> pathlib.Path:
     command = ["inception_tf.records", "build", "folder", str(archive), "--out", str(out)]
     status = subprocess.run([sys.executable, "-m", *command], check=False).returncode
     if status:
-        raise DataError("The records must be built.", received=f"exit status {status}")
+        raise DataError(
+            "The records of a claim must be built.",
+            received=f"exit status {status}",
+            remedy="The builder's own message stands above.",
+        )
     return out
 
 
@@ -57,6 +70,15 @@ def eval_params(place) -> list[str]:
     place = pathlib.Path(place)
     has_validation = any(place.glob("**/*validation*"))
     return [] if has_validation else ["data.eval_split = 'test'"]
+
+
+def mark_of(place) -> str:
+    """Tells the records of a directory from others, by what their builder wrote of them."""
+    place = pathlib.Path(place)
+    digest = hashlib.sha256()
+    for made in sorted(path for pattern in _MADE for path in place.glob(pattern)):
+        digest.update(made.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def _holds_records(place):
@@ -83,5 +105,6 @@ def _with_fewer_test_images(archive, out):
         raise DataError(
             "The archive of CIFAR-10 holds train/<class>/<number>.jpg and test/... .",
             received=f"{archive} with {num_kept}",
+            remedy="docs/results.md says how to get it.",
         )
     return out

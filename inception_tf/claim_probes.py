@@ -18,22 +18,20 @@ _IS_DEAD = 0.95  # share of zeros before the pool from which on a network says l
 _CROPS = ("1", "10", "12", "144")
 
 
-def probe(name, runs, *, data_dir) -> dict:
+def probe(spec, runs, *, data_dir, only_known=False) -> dict:
     """(arm's name, seed) -> {'measures': ..., 'curves': ...} of finished runs.
 
     Args:
-      name: 'zeros', 'distance' or 'crops'.
+      spec: ClaimSpec with a probe.
       runs: SingleRuns that have ended.
       data_dir: of the records.
-
-    Raises:
-      ConfigError: there is no such probe.
+      only_known: leave out what would have to be computed by evaluations of minutes.
     """
-    if name not in _PROBES:
-        raise ConfigError(
-            f"claim.probe must be one of {', '.join(_PROBES)}, or None.", received=repr(name)
-        )
-    return _PROBES[name](runs, data_dir)
+    if spec.probe == "zeros":
+        return _zeros(runs, data_dir)
+    if spec.probe == "distance":
+        return _distances(runs, spec.references)
+    return _crops(runs, only_known)
 
 
 # -- zeros before the average pool -------------------------------------------------------------
@@ -44,15 +42,12 @@ def _zeros(runs, data_dir):
     found = {}
     for run in runs:
         points = _cached(run, "claim_zeros.json", lambda run=run: _zeros_of(run, data_dir))
-        last = 1.0 if run.outcome["exit_status"] else points[-1][1]
-        found[run.arm.name, run.seed] = {
-            "curves": {"zeros": points},
-            "measures": {
-                "zeros": points[-1][1],
-                "largest_zeros": max(share for _, share in points),
-                "died": float(last >= _IS_DEAD),
-            },
-        }
+        is_lost = run.outcome["exit_status"] != 0
+        told = {"died": float(is_lost or points[-1][1] >= _IS_DEAD)}
+        if points:  # a run may be lost before its first checkpoint
+            told["zeros"] = points[-1][1]
+            told["largest_zeros"] = max(share for _, share in points)
+        found[run.arm.name, run.seed] = {"curves": {"zeros": points}, "measures": told}
     return found
 
 
@@ -118,28 +113,30 @@ def _some_images(run, data_dir):
 # -- distance of the weights -------------------------------------------------------------------
 
 
-def _distances(runs, _data_dir):
-    """|w - w0| / |w0| over the checkpoints, w0 those of the first arm with the same seed."""
-    first = runs[0].arm.name
-    references = {run.seed: run for run in runs if run.arm.name == first}
+def _distances(runs, references):
+    """|w - w0| / |w0| over the checkpoints, w0 those of the reference with the same seed."""
+    by_name, first = {(run.arm.name, run.seed): run for run in runs}, runs[0].arm.name
     found = {}
     for run in runs:
-        if run.seed not in references:
+        reference = by_name.get((references.get(run.arm.name, first), run.seed))
+        points = [] if reference is None else _distance_points(run, reference)
+        if not points:
             continue
-        points = _distance_points(run, references[run.seed])
-        apart = [distance for _, distance in points]
+        apart = [distance for _, distance, _ in points]
         found[run.arm.name, run.seed] = {
-            "curves": {"distance": points},
+            "curves": {"distance": [(step, distance) for step, distance, _ in points]},
             "measures": {
                 "first_distance": apart[0],
                 "final_distance": apart[-1],
                 "largest_distance": max(apart),
+                "differing_variables": max(count for _, _, count in points),
             },
         }
     return found
 
 
 def _distance_points(run, reference):
+    """[(step, distance of the weights, number of saved variables with other bits)]."""
     stores = [CheckpointStore.of_run(one.run_dir) for one in (run, reference)]
     by_step = [{info.step: info for info in store.checkpoints()} for store in stores]
     points = []
@@ -148,7 +145,8 @@ def _distance_points(run, reference):
         names = [name for name in theirs if name.startswith("model/")]
         squares = [_squares(ours[name], theirs[name]) for name in names]
         apart, size = (math.fsum(column) for column in zip(*squares, strict=True))
-        points.append((step, math.sqrt(apart / size)))
+        count = sum(ours[name].tobytes() != theirs[name].tobytes() for name in theirs)
+        points.append((step, math.sqrt(apart / size), count))
     return points
 
 
@@ -160,7 +158,7 @@ def _squares(ours, theirs):
 # -- crops and ensembles -----------------------------------------------------------------------
 
 
-def _crops(runs, _data_dir):
+def _crops(runs, only_known):
     """Errors with 1, 10, 12 and 144 crops, and of each run of the first arm together with all
     runs of the second one."""
     arms = list(dict.fromkeys(run.arm.name for run in runs))
@@ -173,6 +171,9 @@ def _crops(runs, _data_dir):
         # Of these members: with another number of seeds it is another ensemble.
         mark = hashlib.sha256("\n".join(one.run_dir.name for one in members).encode())
         name = f"claim_crops-{mark.hexdigest()[:8]}"
+        is_lost = any(one.outcome["exit_status"] for one in members)  # whose weights are no more
+        if is_lost or (only_known and not (run.run_dir / f"{name}.json").exists()):
+            continue
         errors = _cached(
             run,
             f"{name}.json",
@@ -211,7 +212,11 @@ def _evaluate(members, out):
     command += ["--ensemble", f"--crops={','.join(_CROPS)}", f"--out={out}"]
     status = subprocess.run(command, stdout=sys.stderr, check=False).returncode
     if status:
-        raise ConfigError("The runs must be evaluated.", received=f"exit status {status}")
+        raise ConfigError(
+            "The runs of a claim must be evaluated.",
+            received=f"exit status {status}",
+            remedy="The evaluation's own message stands above; the same command goes on.",
+        )
     content = json.loads(next(out.glob("*.json")).read_text())
     found = {}
     for model in content["models"]:
@@ -231,6 +236,3 @@ def _cached(run, file, compute):
     value = compute()
     durable.save_text(path, json.dumps(value) + "\n")
     return value
-
-
-_PROBES = {"zeros": _zeros, "distance": _distances, "crops": _crops}

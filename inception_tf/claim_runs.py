@@ -1,10 +1,12 @@
 """The single runs of a claim: each an ordinary training run in a process of its own."""
 
+import ctypes
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
+import platform
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from inception_tf.run_directory import RunDirectory
 
 OUTCOME_FILE = "claim_outcome.json"
 LOG_FILE = "claim.log"
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PLACE = ("data.data_dir", "cluster.intra_op_threads")
 
 
@@ -30,6 +33,7 @@ class SingleRun:
       arm: claims.spec.Arm.
       seed: of training.
       resolved: its config.
+      mark: of everything that the run depends on but the machine and the records.
       run_dir: of the run; claims that need the same run share it.
       gin_params: of its command line.
     """
@@ -37,6 +41,7 @@ class SingleRun:
     arm: object
     seed: int
     resolved: config.Resolved
+    mark: str
     run_dir: pathlib.Path
     gin_params: tuple[str, ...]
 
@@ -67,20 +72,28 @@ def plan(arm, seed, *, runs_dir, extra_params=()) -> SingleRun:
         arm=arm,
         seed=seed,
         resolved=resolved,
+        mark=mark,
         run_dir=runs_dir / f"{network}-{mark}-seed{seed}",
         gin_params=params,
     )
 
 
-def carry_out(run: SingleRun, *, data_dir) -> dict:
+def carry_out(run: SingleRun, *, data_dir, records, threads=None) -> dict:
     """Trains a run to its end, or goes on with it; its outcome, kept in the run directory.
 
     A run whose values are no longer finite has ended too.
 
+    Args:
+      records: what tells the records from others.
+      threads: of one operation; None for every core. They decide the bits of a run.
+
     Raises:
-      ConfigError: training ended otherwise; its own message stands in the log.
+      ConfigError: training ended otherwise; its own message stands in the log. Or the run has ended
+        on other records or threads.
     """
+    given = {"records": records, "threads": threads}
     if run.outcome is not None:
+        _check_given(run, given)
         return run.outcome
     run.run_dir.mkdir(parents=True, exist_ok=True)
     command = [
@@ -93,8 +106,11 @@ def carry_out(run: SingleRun, *, data_dir) -> dict:
     ]
     began = time.monotonic()
     log = run.run_dir / LOG_FILE
+    is_first_start = not log.exists()
     with open(log, "ab") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream)
+        process = subprocess.Popen(
+            command, stdout=stream, stderr=stream, preexec_fn=_end_with_parent
+        )
         status, usage = _wait(process)
     if status not in (0, EXIT_NON_FINITE):
         raise ConfigError(
@@ -105,11 +121,26 @@ def carry_out(run: SingleRun, *, data_dir) -> dict:
     found = {
         "exit_status": status,
         "wall_secs": round(time.monotonic() - began, 1),  # of the last start
-        "peak_bytes": usage.ru_maxrss * 1024,
+        # Of all starts together nobody knows it.
+        "peak_bytes": usage.ru_maxrss * 1024 if is_first_start else None,
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {sys.platform.capitalize()}",
+        **given,
         "ended_unix_secs": round(time.time()),
     }
     durable.save_text(run.run_dir / OUTCOME_FILE, json.dumps(found) + "\n")
     return found
+
+
+def _check_given(run, given):
+    """Runs from before outcomes told it are taken as they are."""
+    for name, value in given.items():
+        if run.outcome.get(name, value) != value:
+            raise ConfigError(
+                f"The runs of a claim have the same {name}.",
+                received=f"{value or 'every core'}, and {run.run_dir} has "
+                f"{run.outcome[name] or 'every core'}",
+                remedy="Go on as they were begun, or give another --out.",
+            )
 
 
 def record_of(run: SingleRun) -> RunRecord:
@@ -133,18 +164,24 @@ def _launcher(num_workers):
     return [sys.executable, "-m", "inception_tf.launch", "--workers", str(num_workers), "--"]
 
 
+def _end_with_parent():
+    """Asks Linux to stop this process when its parent dies, however it dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _wait(process):
     """Exit status and resource usage of a child, which is stopped when this process is."""
 
     def stop(signum, _frame):
-        process.send_signal(signal.SIGTERM)
         raise SystemExit(128 + signum)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
         _, status, usage = os.wait4(process.pid, 0)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         process.send_signal(signal.SIGTERM)
+        process.wait()  # it saves, and holds the run until then
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

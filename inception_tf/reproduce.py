@@ -9,13 +9,11 @@ came out is written to --out: claim_N.json, .txt and .md (the table) and .png (t
 import argparse
 import dataclasses
 import datetime
-import os
 import pathlib
-import platform
 import shlex
 import sys
 
-from inception_tf.errors import ConfigError, tells_user_errors
+from inception_tf.errors import ConfigError, DataError, tells_user_errors
 
 
 @tells_user_errors
@@ -24,8 +22,15 @@ def main(argv=None) -> int:
     args = _build_parser().parse_args(argv)
     from inception_tf import quiet_start  # noqa: F401  after --help, which needs no TensorFlow
 
-    for name in _claim_files(args.claims):
-        _reproduce(name, args)
+    first_error = None
+    for path in _claim_files(args.claims):
+        try:
+            _reproduce(path, args)
+        except (ConfigError, DataError) as error:  # the other claims can be tried all the same
+            print(f"{path.stem}: {error}", file=sys.stderr, flush=True)
+            first_error = first_error or error
+    if first_error is not None:
+        raise first_error
     return 0
 
 
@@ -43,7 +48,8 @@ def _build_parser():
     add("--out", default="runs/claims", metavar="DIR",
         help="for records, runs and results (default: runs/claims)")  # fmt: skip
     add("--threads", type=int, metavar="N", help="of one op (default: every core)")
-    add("--only_report", action="store_true", help="run nothing; write what the runs so far say")
+    add("--only_report", action="store_true",
+        help="train and evaluate nothing; write what the runs so far say")  # fmt: skip
     return parser
 
 
@@ -92,6 +98,7 @@ def _reproduce(path, args):
     extra = claim_data.eval_params(data_dir)
     if args.threads:
         extra.append(f"cluster.intra_op_threads = {args.threads}")
+    records = claim_data.mark_of(data_dir)
     plans = [
         claim_runs.plan(arm, seed, runs_dir=out / "runs", extra_params=extra)
         for seed in spec.seeds
@@ -103,11 +110,13 @@ def _reproduce(path, args):
     if not args.only_report:
         for number, run in enumerate(plans, start=1):
             is_new = run.outcome is None
-            found = claim_runs.carry_out(run, data_dir=data_dir)
+            found = claim_runs.carry_out(
+                run, data_dir=data_dir, records=records, threads=args.threads
+            )
             told = f"{found['wall_secs']:,.0f} s" if is_new else "there already"
             print(f"run {number} of {len(plans)}: {run.arm.name}, seed {run.seed}: {told}",
                   flush=True)  # fmt: skip
-    content = _content(spec, plans, networks, data_dir)
+    content = _content(spec, plans, networks, data_dir, only_known=args.only_report)
     content |= _facts(path, args, plans)
     results.save(out / f"claim_{spec.number}.json", content)
     text = results.text_of(content)
@@ -161,26 +170,27 @@ def _networks(spec, plans):
 def _paper_run(gin_file):
     """Epochs of the paper's own run, and the cost of its network."""
     from inception_tf import config
-    from inception_tf.models import catalog
+    from inception_tf.models.catalog import build_model
+    from inception_tf.models.counting import count_multiply_adds
     from inception_tf.parameters import SECTIONS
 
     sections = config.resolve(gin_files=[gin_file], reads=SECTIONS).sections
-    entry = catalog.find_entry(sections["model"].name, sections["model"].variant)
+    network = build_model(sections["model"], num_classes=1000)
     return {
         "config": gin_file,
         "epochs": sections["training"].num_epochs,
-        "multiply_adds": entry.num_multiply_adds,
+        "multiply_adds": count_multiply_adds(network),
     }
 
 
-def _content(spec, plans, networks, data_dir):
+def _content(spec, plans, networks, data_dir, *, only_known):
     from inception_tf import claim_probes, claim_runs
     from inception_tf.claims import measures, results
 
     ended = [run for run in plans if run.outcome is not None]
     probed = {}
     if spec.probe and ended:
-        probed = claim_probes.probe(spec.probe, ended, data_dir=data_dir)
+        probed = claim_probes.probe(spec, ended, data_dir=data_dir, only_known=only_known)
     arms = []
     for arm in spec.parsed_arms():
         runs = []
@@ -198,6 +208,7 @@ def _content(spec, plans, networks, data_dir):
             runs.append(
                 {
                     "seed": run.seed,
+                    "mark": run.mark,
                     "measures": told | more.get("measures", {}),
                     "curves": drawn | more.get("curves", {}),
                 }
@@ -208,14 +219,21 @@ def _content(spec, plans, networks, data_dir):
 
 def _facts(path, args, plans):
     """Command, machine, and the day on which the last run ended."""
-    command = ["python", "tools/reproduce.py", path.stem.split("_")[0]]
+    from inception_tf.config import config_folder
+
+    is_ours = path.parent == config_folder() / "claims"
+    command = ["python", "tools/reproduce.py", path.stem.split("_")[0] if is_ours else str(path)]
     if args.seeds:
         command.append(f"--seeds={','.join(map(str, args.seeds))}")
-    ends = [run.outcome["ended_unix_secs"] for run in plans if run.outcome is not None]
+    if args.threads:
+        command.append(f"--threads={args.threads}")
+    outcomes = [run.outcome for run in plans if run.outcome is not None]
+    ends = [outcome["ended_unix_secs"] for outcome in outcomes]
+    machines = {outcome["machine"] for outcome in outcomes if "machine" in outcome}
     return {
         "command": shlex.join(command),
         "date": datetime.date.fromtimestamp(max(ends)).isoformat() if ends else "not run",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {sys.platform.capitalize()}",
+        "machine": "; ".join(sorted(machines)) or "machine not told",
     }
 
 

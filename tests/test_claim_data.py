@@ -57,6 +57,10 @@ def test_records_that_are_there_are_taken_as_they_are(tmp_path):
         found = claim_data.records_of("cifar10", data_dir=data_dir, work_dir=tmp_path / "w")
         assert found == wanted
     assert claim_data.eval_params(tmp_path / "tfds" / "cifar10") == ["data.eval_split = 'test'"]
+    with pytest.raises(DataError, match="of imagenette"):  # records of another set
+        claim_data.records_of(
+            "imagenette", data_dir=tmp_path / "tfds" / "cifar10", work_dir=tmp_path / "w"
+        )
 
 
 def test_images_that_are_not_there_or_no_cifar10_are_named(tmp_path):

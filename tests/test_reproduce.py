@@ -1,5 +1,6 @@
 """The claims that come with the package, and the door that tries them."""
 
+import functools
 import json
 import os
 import pathlib
@@ -43,6 +44,11 @@ logging.every_steps = 1
 """
 
 
+@functools.cache
+def cost_of(model_spec):
+    return count_multiply_adds(build_model(model_spec, num_classes=10))
+
+
 def spec_of(path):
     return config.resolve(gin_files=[path], reads=("claim",)).sections["claim"]
 
@@ -59,12 +65,11 @@ def test_every_claim_can_be_planned_and_compares_what_it_says(path, tmp_path):
         places.add(run.run_dir)
         assert run.resolved.sections["training"].seed == 0
         assert run.resolved.sections["export"].formats == ()
-        if any(arm.name in group for group in spec.equal_cost):
-            costs[arm.name] = count_multiply_adds(
-                build_model(run.resolved.sections["model"], num_classes=10)
-            )
+        assert spec.unequal_cost or any(arm.name in group for group in spec.equal_cost)
+        costs[arm.name] = cost_of(run.resolved.sections["model"])
     assert len(places) == len(spec.arms)  # no two arms are the same run
-    assert len(results.check_costs(spec, costs)) == len(spec.equal_cost)
+    lines = results.check_costs(spec, costs)
+    assert len(lines) == len(spec.equal_cost) + bool(spec.unequal_cost)
 
 
 def test_claims_share_runs_and_no_other_seed_or_interval(tmp_path):
@@ -134,7 +139,7 @@ def test_a_killed_reproduction_goes_on_and_runs_nothing_twice(tmp_path):
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "docs" / "claims").glob("claim_*.json")), ids=lambda path: path.stem
 )
-def test_the_results_say_what_came_out(path):
+def test_the_results_say_what_came_out(path, tmp_path):
     content = results.read(path)
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     page = page.partition("## The papers' claims, tried small")[2]
@@ -145,6 +150,9 @@ def test_the_results_say_what_came_out(path):
     # The criterion and the arms are still those that were tried.
     assert content["checks"] and [c["text"] for c in content["checks"]] == list(spec.checks)
     assert [arm["name"] for arm in content["arms"]] == list(spec.arms)
+    for arm, told in zip(spec.parsed_arms(), content["arms"], strict=True):
+        for run in told["runs"]:
+            assert run["mark"] == claim_runs.plan(arm, run["seed"], runs_dir=tmp_path).mark
     assert content["criterion"] == spec.criterion
     held = [check["held"] for check in content["checks"]]
     assert content["holds"] is all(held)

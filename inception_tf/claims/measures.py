@@ -15,7 +15,7 @@ CURVES = {
 # name -> (label of its axis, of the axis below)
 PROBED_CURVES = {
     "zeros": ("share of zeros before the pool", "epochs"),
-    "distance": ("distance from the first arm", "steps"),
+    "distance": ("distance of the weights", "steps"),
     "crops": ("validation error", "crops"),
     "ensemble_crops": ("validation error", "crops"),
 }
@@ -33,12 +33,14 @@ LABELS = {
     "first_distance": "distance at the first look",
     "final_distance": "distance at the end",
     "largest_distance": "largest distance",
+    "differing_variables": "variables that differ",
     "ensemble_gain": "gain of the ensemble",
     "best_member_error": "error of the best member",
     "ensemble_error": "error of the ensemble",
     "ensemble_error_at_144": "the same, 144 crops",
 }  # fmt: skip
 _TARGET = "epochs_to_"
+_CROPS = (1, 10, 12, 144)
 _ROUNDING = 1e-12  # of 1 - accuracy
 
 
@@ -72,6 +74,22 @@ def label_of(measure) -> str:
     return LABELS[measure]
 
 
+def known_measures(target_errors) -> list[str]:
+    """What a claim with these target errors can speak of."""
+    at = [f"{kind}_at_{crops}" for kind in ("error", "gain") for crops in _CROPS]
+    return [*LABELS, *at, *map(target_measure, target_errors)]
+
+
+def target_measure(target) -> str:
+    """Name of the epochs to an error."""
+    return f"{_TARGET}{round(100 * target)}"
+
+
+def is_never(measure) -> bool:
+    """Whether a measure that a run has not got is one that it never came to."""
+    return measure.startswith(_TARGET)
+
+
 def curve(record: RunRecord, name) -> list[tuple[float, float]]:
     """[(epoch, value)] of a curve over the evaluations of a run."""
     key, _ = CURVES[name]
@@ -101,7 +119,7 @@ def measures_of(record: RunRecord, *, target_errors=()) -> dict[str, float | Non
     if record.peak_bytes is not None:
         found["peak_mib"] = record.peak_bytes / 2**20
     for target in target_errors:
-        found[f"{_TARGET}{round(100 * target)}"] = epochs_to_error(averaged, target)
+        found[target_measure(target)] = epochs_to_error(averaged, target)
     return found
 
 

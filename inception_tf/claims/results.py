@@ -5,7 +5,7 @@ import math
 import statistics
 
 from inception_tf import durable
-from inception_tf.claims.measures import label_of
+from inception_tf.claims.measures import is_never, label_of
 from inception_tf.claims.spec import COST_TOLERANCE, RELATIONS
 from inception_tf.errors import ConfigError
 from inception_tf.reporting.table import aligned_table
@@ -41,10 +41,15 @@ def outcome(spec, arms) -> dict:
         "criterion": spec.criterion,
         "measures": list(spec.measures),
         "seeds": list(spec.seeds),
-        "holds": all(check["held"] for check in checks) if is_complete and checks else None,
+        "holds": _verdict(checks) if is_complete else None,
         "checks": checks,
         "arms": arms,
     }
+
+
+def _verdict(checks):
+    held = [check["held"] for check in checks]
+    return None if not held or None in held else all(held)
 
 
 def check_costs(spec, multiply_adds):
@@ -66,6 +71,9 @@ def check_costs(spec, multiply_adds):
                 remedy="Change block_counts or width_multiplier of one of them.",
             )
         lines.append(f"equal cost within {COST_TOLERANCE:.0%}: {told} ({spread:.1%} apart)")
+    if spec.unequal_cost:
+        spread = max(multiply_adds.values()) / min(multiply_adds.values()) - 1.0
+        lines.append(f"costs up to {spread:.1%} apart: {spec.unequal_cost}")
     return lines
 
 
@@ -159,9 +167,11 @@ def imagenet_lines(content):
     """What the paper's own runs would cost at the rate that was measured; they are not run."""
     lines = []
     for arm in content["arms"]:
-        paper, secs = arm.get("imagenet"), mean_of(values_of(arm, "secs_per_step"))
-        if paper is None or not secs:
+        paper = arm.get("imagenet")
+        measured = [secs for secs in values_of(arm, "secs_per_step") if secs]
+        if paper is None or not measured:
             continue
+        secs = min(measured)  # of the run that had the least beside it
         rate = arm["multiply_adds"] * arm["images_per_step"] / secs
         total = paper["epochs"] * IMAGENET_EXAMPLES * paper["multiply_adds"]
         lines.append(
@@ -181,18 +191,18 @@ def table_of(content):
     for arm in content["arms"]:
         cost = arm.get("multiply_adds")
         row = [arm["name"], f"{cost / 1e6:.3f}" if cost else ""]
-        row += [_cell(values_of(arm, measure)) for measure in content["measures"]]
+        row += [_cell(values_of(arm, measure), measure) for measure in content["measures"]]
         rows.append(row)
     return header, rows
 
 
-def _cell(values):
+def _cell(values, measure):
     """'mean (one, two, three)' of the single runs, 'never' for what did not come."""
+    missing = "never" if is_never(measure) else "-"
     if not values or all(value is None for value in values):
-        return "never" if values else ""
-    mean = mean_of(values)
-    singles = ", ".join(_shown(value) for value in values)
-    return f"{'never' if mean is None else _shown(mean)} ({singles})"
+        return missing if values else ""
+    texts = [missing if v is None else _shown(v) for v in (mean_of(values), *values)]
+    return f"{texts[0]} ({', '.join(texts[1:])})"
 
 
 def _shown(value):
@@ -214,13 +224,13 @@ def _checked(check, by_name):
 
 
 def _side(side, by_name):
-    """A mean; infinite where a run never came to it, None where no run is there."""
+    """A mean; infinite where a run never came to it, None where one has not got it."""
     measure, arm = side
     values = values_of(by_name[arm], measure)
     if not values:
         return None
     mean = mean_of(values)
-    return math.inf if mean is None else mean
+    return math.inf if mean is None and is_never(measure) else mean
 
 
 def _finite(value):

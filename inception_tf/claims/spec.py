@@ -4,6 +4,12 @@ import dataclasses
 import operator
 import re
 
+from inception_tf.claims.measures import (
+    CURVES,
+    PROBED_CURVES,
+    known_measures,
+    target_measure,
+)
 from inception_tf.errors import ConfigError, did_you_mean
 
 COST_TOLERANCE = 0.03  # of the multiply-adds of networks that are compared at equal cost
@@ -13,6 +19,8 @@ _CHECK = re.compile(
     r"(?: (?P<sign>[+-]) (?P<margin>\d+(?:\.\d+)?))?"
 )
 RELATIONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+DATA = ("cifar10", "imagenette")
+PROBES = ("zeros", "crops", "distance")
 _WORKERS = re.compile(r"workers = (\d+)")
 
 
@@ -61,16 +69,18 @@ class ClaimSpec:
       statement: what the paper says.
       criterion: what must come out for the claim to hold, in words.
       checks: the same as comparisons of means over the seeds; all of them must hold. See `Check`.
-      data: name of the image set, 'cifar10' or 'imagenette'.
+      data: name of the image set, one of DATA.
       seeds: of the runs; weights, record order, augmentation and dropout.
       arms: name -> what its training run is made of: names of gin files, bindings, and
         'workers = N' where it is more than one process.
       equal_cost: groups of arms whose multiply-adds must agree within 3%.
+      unequal_cost: why arms that are in no such group cost what they do; every other arm is in one.
       target_errors: validation errors to which the epochs are measured, in (0, 1).
       measures: columns of the table.
       curves: what the figure draws: names of `claims.measures.CURVES` and `PROBED_CURVES`.
-      probe: what is measured of a finished run beside its rows: 'zeros', 'crops', 'distance', or
-        None.
+      probe: what is measured of a finished run beside its rows: one of PROBES, or None.
+      references: arm -> the arm from which the probe 'distance' measures it; the first one where
+        nothing is said.
       imagenet: arm -> config of the paper's own run, whose cost is told and which is not run.
     """
 
@@ -84,10 +94,12 @@ class ClaimSpec:
     seeds: tuple[int, ...] = (0, 1, 2)
     arms: dict = dataclasses.field(default_factory=dict)
     equal_cost: tuple[tuple[str, ...], ...] = ()
+    unequal_cost: str = ""
     target_errors: tuple[float, ...] = ()
     measures: tuple[str, ...] = ("final_error",)
     curves: tuple[str, ...] = ("averaged_error",)
     probe: str | None = None
+    references: dict = dataclasses.field(default_factory=dict)
     imagenet: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -96,11 +108,28 @@ class ClaimSpec:
                 self._check_arm(arm, f"claim.equal_cost = {group}")
         for arm in self.imagenet:
             self._check_arm(arm, "claim.imagenet")
+        for arm in (*self.references, *self.references.values()):
+            self._check_arm(arm, "claim.references")
+        names = set(map(target_measure, self.target_errors))
+        if len(names) < len(self.target_errors) or not all(0 < e < 1 for e in self.target_errors):
+            raise ConfigError(
+                "claim.target_errors lie in (0, 1) and differ by whole per cents.",
+                received=self.target_errors,
+                remedy="Write them like (0.8, 0.75).",
+            )
+        measures = known_measures(self.target_errors)
         for check in self.parsed_checks():
-            for side in filter(None, (check.left, check.right)):
-                self._check_arm(side[1], check.text)
-        if not all(0 < error < 1 for error in self.target_errors):
-            raise ConfigError("target_errors lie in (0, 1).", received=self.target_errors)
+            for measure, arm in filter(None, (check.left, check.right)):
+                self._check_arm(arm, check.text)
+                _check_name(measure, measures, f"claim.checks, {check.text!r}")
+        for kind, given, known in (
+            ("measures", self.measures, measures),
+            ("curves", self.curves, [*CURVES, *PROBED_CURVES]),
+            ("data", (self.data,), DATA),
+            ("probe", (self.probe,) if self.probe else (), PROBES),
+        ):
+            for name in given:
+                _check_name(name, known, f"claim.{kind}")
 
     def parsed_checks(self) -> list[Check]:
         """The checks, read.
@@ -121,6 +150,15 @@ class ClaimSpec:
                 received=f"{name!r} in {where}",
                 remedy=did_you_mean(name, self.arms) or f"Arms: {', '.join(self.arms) or 'none'}.",
             )
+
+
+def _check_name(name, known, where):
+    if name not in known:
+        raise ConfigError(
+            "A claim names what there is.",
+            received=f"{name!r} in {where}",
+            remedy=did_you_mean(name, known) or f"Known: {', '.join(known)}.",
+        )
 
 
 def parse_check(text) -> Check:

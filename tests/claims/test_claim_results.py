@@ -16,6 +16,7 @@ SPEC = ClaimSpec(
     seeds=(0, 1, 2),
     checks=("final_error[a] < final_error[b]", "final_error[a] <= 0.25"),
     measures=("final_error", "epochs_to_50"),
+    target_errors=(0.5,),
 )
 
 
@@ -53,13 +54,45 @@ def test_the_means_decide(a, b, held, holds):
 
 def test_what_never_came_is_later_than_everything_that_came():
     spec = ClaimSpec(
-        arms=SPEC.arms, seeds=(0, 1, 2),
+        arms=SPEC.arms, seeds=(0, 1, 2), target_errors=(0.5,),
         checks=("epochs_to_50[a] < epochs_to_50[b]", "epochs_to_50[b] < epochs_to_50[a]"),
     )  # fmt: skip
     arms = [arm("a", 0.1, epochs=0.5), arm("b", 0.1)]
     assert [c["held"] for c in results.outcome(spec, arms)["checks"]] == [True, False]
     both = [arm("a", 0.1), arm("b", 0.1)]
     assert [c["held"] for c in results.outcome(spec, both)["checks"]] == [False, False]
+
+
+def test_a_run_without_a_measure_decides_nothing():
+    spec = ClaimSpec(
+        arms=SPEC.arms, seeds=(0, 1, 2),
+        checks=("mean_raw_excess[a] > 0", "final_error[b] > 0"),
+    )  # fmt: skip
+    arms = [arm("a", 0.1, 0.1, 0.1), arm("b", 0.1, 0.1, 0.1)]
+    for run in arms[0]["runs"][:2]:  # the third is no longer finite
+        run["measures"]["mean_raw_excess"] = -0.05
+    content = results.outcome(spec, arms)
+    assert [check["held"] for check in content["checks"]] == [None, True]
+    assert content["holds"] is None
+    assert "never" not in results.text_of(content)
+
+
+@pytest.mark.parametrize(
+    "given, named",
+    [
+        ({"checks": ("final_eror[a] < final_error[b]",)}, "final_eror"),
+        ({"checks": ("epochs_to_75[a] < epochs_to_75[b]",)}, "epochs_to_75"),  # no such target
+        ({"measures": ("final_eror",)}, "final_eror"),
+        ({"curves": ("averaged_eror",)}, "averaged_eror"),
+        ({"probe": "zeroes"}, "zeroes"),
+        ({"data": "cifar100"}, "cifar100"),
+        ({"references": {"a": "c"}}, "'c'"),
+        ({"target_errors": (0.755, 0.756)}, "0.756"),
+    ],
+)
+def test_names_that_there_are_not_are_refused_before_any_run(given, named):
+    with pytest.raises(ConfigError, match=named):
+        ClaimSpec(arms=SPEC.arms, **given)
 
 
 def test_the_table_has_mean_and_single_runs():
@@ -76,10 +109,10 @@ def test_the_papers_own_run_costs_what_the_measured_step_says():
     runs = [{"seed": 0, "measures": {"secs_per_step": secs}, "curves": {}} for secs in (0.5, 1.5)]
     one = {"name": "a", "multiply_adds": 10**7, "images_per_step": 100, "imagenet": paper}
     content = results.outcome(SPEC, [{**one, "runs": runs}, arm("b", 0.1)])
-    # 10^9 a second; 2 x 1,281,167 x 5 x 10^9 multiply-adds are 12,811,670 s.
+    # The faster run: 2 x 10^9 a second; 2 x 1,281,167 x 5 x 10^9 multiply-adds are 6,405,835 s.
     (line,) = results.imagenet_lines(content)
-    assert line.startswith("ImageNet, v3.gin: not run.") and line.endswith("148 days")
-    assert "1.00 G/s" in line
+    assert line.startswith("ImageNet, v3.gin: not run.") and line.endswith("74 days")
+    assert "2.00 G/s" in line
 
 
 def test_costs_that_are_to_be_equal_are_held_so():

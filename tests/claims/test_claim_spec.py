@@ -39,8 +39,8 @@ def test_arms_are_files_bindings_and_workers():
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({"checks": ("e[b] < 1",)}, "'b' in e"),
-        ({"checks": ("e[a] < e[scale 1] + 1",)}, "Did you mean scale 1.0"),
+        ({"checks": ("died[b] < 1",)}, "'b' in died"),
+        ({"checks": ("died[a] < died[scale 1] + 1",)}, "Did you mean scale 1.0"),
         ({"equal_cost": (("a", "c"),)}, "'c' in claim.equal_cost"),
         ({"imagenet": {"c": "v3.gin"}}, "claim.imagenet"),
         ({"target_errors": (1.0,)}, "target_errors"),

@@ -115,7 +115,10 @@ def measure(case, peers, args, failed):
         # On a virtual machine the process that is built first computes slower for as long as it
         # lives, by up to a sixth where all are the same peer: this one is no peer.
         with peer_processes.PeerProcess(OURS, case, folder=folder) as first:
-            peer_processes.ask_each({OURS: first}, lambda process: process.build(), {})
+            try:
+                first.build()
+            except peer_processes.PeerError as error:
+                raise SystemExit(f"{OURS} failed: {error}") from error
             built = peer_processes.ask_each(processes, lambda process: process.build(), failed)
         secs, peaks = peer_processes.alternate(
             processes, rounds=args.rounds, warmup=args.warmup, calls=args.calls, failed=failed
@@ -152,7 +155,7 @@ def figures_of(case, secs, *, peaks, built):
     figures |= {f"ratio_to_{name}": round(ratio, 3) for name, ratio in ratios.items()}
     others = [name for name in ratios if name != OURS_RECOMPUTE]
     if others:
-        best = min(others, key=medians.get)
+        best = min(others, key=ratios.get)
         figures |= {"best_peer": best, "ratio_to_best_peer": round(ratios[best], 3)}
     return figures
 

@@ -189,11 +189,9 @@ def test_recomputing_keeps_the_inputs_of_a_block_alone():
     backward = [node for node in calls if node not in forward]
     blocks = len(forward)
     assert blocks == len(backward) >= 10
-    for node in forward:
-        # An output and new statistics: no value inside is handed on.
-        outputs = functions[node.attr["f"].func.name].output_arg
-        convolutions = sum("FusedBatchNorm" in n.op for n in _body(graph, node))
-        assert len(outputs) <= 1 + 2 * 4 * max(convolutions, 1)
+    # An output each, and new statistics: no value inside is handed on.
+    outputs = sum(len(functions[node.attr["f"].func.name].output_arg) for node in forward)
+    assert outputs <= blocks + len(model.non_trainable_variables)
 
 
 def test_values_kept_when_blocks_are_recomputed_are_counted():

@@ -16,6 +16,8 @@ from inception_tf.claims import results
 from inception_tf.errors import EXIT_USER_ERROR
 from inception_tf.models.catalog import build_model
 from inception_tf.models.counting import count_multiply_adds
+from inception_tf.reporting.metrics_file import read_rows
+from tests.data import prepared
 from tests.test_claim_data import write_archive
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -158,6 +160,35 @@ def test_the_results_say_what_came_out(path, tmp_path):
     assert content["holds"] is all(held)
     row = next(line for line in page.splitlines() if line.startswith(f"| {number} "))
     assert row.endswith(f"| {results.VERDICTS[content['holds']]} |")
+
+
+@pytest.mark.slow
+def test_records_that_tensorflow_datasets_prepared_are_trained_and_evaluated_on(tmp_path):
+    prepared.write_cifar_batches(tmp_path / "source")
+    prepared.prepare_cifar(tmp_path / "tfds", tmp_path / "source")
+    (tmp_path / "tiny.gin").write_text(TINY_RUN)
+    (tmp_path / "claim.gin").write_text(
+        f"""claim.arms = {{
+        'one': ('{tmp_path / "tiny.gin"}', 'training.num_steps = 2'),
+        'two': ('{tmp_path / "tiny.gin"}', 'training.num_steps = 3'),
+        }}
+        claim.checks = ('final_error[one] <= 1',)
+        """
+    )
+    command = [str(tmp_path / "claim.gin"), f"--data_dir={tmp_path / 'tfds'}"]
+    command += [f"--out={tmp_path / 'out'}", "--seeds=0", "--threads=1"]
+    assert reproduce.main(command) == 0
+    content = json.loads((tmp_path / "out" / "claim_0.json").read_text())
+    for arm in content["arms"]:
+        (row,) = [
+            row
+            for row in read_rows(*(tmp_path / "out" / "runs").glob(f"*{arm['runs'][0]['mark']}*"))
+            if row["kind"] == "eval"
+        ][-1:]
+        # All 4 images called test, each of which is a quarter.
+        assert row["eval/top1"] in (0.0, 0.25, 0.5, 0.75, 1.0)
+    # Runs that were made with one thread are not mixed with others, whose bits differ.
+    assert reproduce.main([*command[:-1], "--threads=2"]) == EXIT_USER_ERROR
 
 
 @pytest.mark.slow

@@ -187,11 +187,11 @@ class ClipsBeforeReduction(TrainStep):
 
     def _sum_declared_replicas(self, context, batch, step):
         sums, counted = super()._sum_declared_replicas(context, batch, step)
-        count, num_trained = num_own(self, context), len(self.state.trained)
-        means = [from_grid(total, GRADIENT_BITS, count=count) for total in sums[:num_trained]]
+        count = num_own(self, context)
+        means = [from_grid(gradients, GRADIENT_BITS, count=count) for gradients, _ in sums]
         scale = clip_scale(tf.linalg.global_norm(means), self._limit)
         clipped = [to_grid(mean * scale * count, GRADIENT_BITS) for mean in means]
-        return clipped + sums[num_trained:], counted
+        return [(own, moving) for own, (_, moving) in zip(clipped, sums)], counted
 
 
 class TakesFirstStatistics(TrainStep):
@@ -200,26 +200,30 @@ class TakesFirstStatistics(TrainStep):
     def _sum_declared_replicas(self, context, batch, step):
         sums, counted = super()._sum_declared_replicas(context, batch, step)
         share = NUM_REPLICAS / num_own(self, context) if physical_of(context) == 0 else 0.0
-        num_trained = len(self.state.trained)
-        statistics = [
-            to_grid(from_grid(total, STATISTIC_BITS) * share, STATISTIC_BITS)
-            for total in sums[num_trained:]
-        ]
-        return sums[:num_trained] + statistics, counted
+        return [
+            (gradients, to_grid(from_grid(moving, STATISTIC_BITS) * share, STATISTIC_BITS))
+            for gradients, moving in sums
+        ], counted
 
 
 class AddsL2OnEveryDevice(TrainStep):
     """L2 is added before the all-reduce, and so once per device."""
 
+    def __init__(self, strategy, state, recipe, **kwargs):
+        super().__init__(strategy, state, recipe, **kwargs)
+        self.update.add_l2 = lambda gradients, *_: (gradients, [tf.constant(0.0)] * len(gradients))
+
     def _sum_declared_replicas(self, context, batch, step):
         sums, counted = super()._sum_declared_replicas(context, batch, step)
-        for index, item in enumerate(self.state.trained):
-            weight = tf.convert_to_tensor(item.variable.value)
-            sums[index] += to_grid(item.l2 * weight * NUM_REPLICAS, GRADIENT_BITS)
-        return sums, counted
-
-    def _add_l2(self, gradients):
-        return gradients, tf.constant(0.0)
+        added = [
+            item.l2 * tf.convert_to_tensor(item.variable.value) * NUM_REPLICAS
+            for item in self.state.trained
+        ]
+        blocks = self.declared_replica.blocks.split(added, self.state.statistics)
+        return [
+            (gradients + self.reduction.pack(own, GRADIENT_BITS), moving)
+            for (gradients, moving), (own, _) in zip(sums, blocks)
+        ], counted
 
 
 class DropsTheSameEverywhere(TrainStep):
